@@ -11,6 +11,8 @@ mod imports;
 mod source;
 mod tidy;
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 
 const USAGE: &str = "cargo xtask VERB
@@ -20,7 +22,17 @@ const USAGE: &str = "cargo xtask VERB
   bench NAME   proxy | store | saga | change: figures side by side (see bench/README.md)
   sim [--seed N] [--seeds N]   the simulation; a failing seed is printed and replays";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("check") => check::run(),

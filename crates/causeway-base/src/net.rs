@@ -59,7 +59,7 @@ impl Net {
     /// Listens on `address`; port 0 picks a free one.
     pub fn bind(&self, address: SocketAddr, options: BindOptions) -> io::Result<Listener> {
         match self {
-            Net::Tcp => tcp::bind(address, options).map(Listener::Tcp),
+            Net::Tcp => tcp::bind(address, options.share_port).map(Listener::Tcp),
             Net::Memory(net) => net.bind(address).map(Listener::Memory),
         }
     }

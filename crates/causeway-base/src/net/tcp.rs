@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::BindOptions;
-
 /// Connections that may wait in the kernel for `accept`; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
@@ -20,10 +18,10 @@ pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-pub(super) fn bind(address: SocketAddr, options: BindOptions) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
     let socket = socket_for(address)?;
     socket.set_reuseaddr(true)?;
-    if options.share_port {
+    if share_port {
         socket.set_reuseport(true)?;
     }
     socket.bind(address)?;
