@@ -103,7 +103,8 @@ impl Snapshot {
         self.registered_under(of).filter(move |i| subset.as_ref().is_none_or(|subset| i.is_in(subset)))
     }
 
-    fn registered_under(&self, of: ServiceKey) -> impl Iterator<Item = &Arc<Instance>> {
+    /// The instances that registered as exactly this service, in any state; a declared subset has none of its own.
+    pub fn registered_under(&self, of: ServiceKey) -> impl Iterator<Item = &Arc<Instance>> {
         // '!' is the least visible character, so "!" is at or before every id.
         let least = InstanceKey { service: of, id: crate::InstanceId::new("!").expect("\"!\" is an id") };
         let service = least.service.clone();
@@ -145,6 +146,15 @@ impl Snapshot {
         self.objects.insert(object.key.clone(), object);
     }
 
+    /// Notes at `revision` that an object's document stands elsewhere in its file. What it says is the same, so its own
+    /// revision stays and no reader of [`Snapshot::changes_since`] is told.
+    pub fn move_object(&mut self, key: &ObjectKey, origin: crate::Origin, revision: Revision) {
+        self.advance(revision);
+        if let Some(object) = self.objects.get_mut(key) {
+            Arc::make_mut(object).origin = origin;
+        }
+    }
+
     /// Removes an object at `revision`.
     pub fn remove_object(&mut self, key: &ObjectKey, revision: Revision) {
         self.note(revision, ResourceKey::Object(key.clone()));
@@ -161,6 +171,18 @@ impl Snapshot {
     pub fn remove_instance(&mut self, key: &InstanceKey, revision: Revision) {
         self.note(revision, ResourceKey::Instance(key.clone()));
         self.instances.remove(key);
+    }
+
+    /// Puts an object that another registry vouches for: it keeps its own `revision`, the picture's becomes `at`.
+    pub fn learn_object(&mut self, object: Arc<Object>, at: Revision) {
+        self.note(at, ResourceKey::Object(object.key.clone()));
+        self.objects.insert(object.key.clone(), object);
+    }
+
+    /// Puts an instance that another registry vouches for: it keeps its own `revision`, the picture's becomes `at`.
+    pub fn learn_instance(&mut self, instance: Arc<Instance>, at: Revision) {
+        self.note(at, ResourceKey::Instance(instance.key.clone()));
+        self.instances.insert(instance.key.clone(), instance);
     }
 
     /// Moves the picture to `revision` without a change of content (a decree that no picture shows, a restart).

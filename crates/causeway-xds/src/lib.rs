@@ -1,1 +1,31 @@
-//! The xds room.
+//! The control port: pictures cut and sent, certificates asked for, instances held; the server's and the client's side.
+//!
+//! In:    the registry's [`Snapshot`](causeway_model::Snapshot) (server), the control plane's streams (client).
+//! Out:   what each proxy uses, and no more; whether all of them have it.
+//! Owner: the api room serves [`Signals`]; the roof runs a [`Client`] and a [`Hold`] for each sidecar and gateway.
+//! Invariant: what a client has, once it has acknowledged a revision, is what its subscriptions bring at that revision.
+//! Not here: the registry, TLS, the Envoy-shaped view of the picture (LDS, RDS, CDS, EDS, SDS): `StreamAggregatedResources` and
+//! Envoy's types are answered with UNIMPLEMENTED.
+//!
+//! ```text
+//! [Snapshot] -> project -> [stream::Machine] -> server ~~~ HTTP/2, mTLS ~~~ link -> client -> [Snapshot] (a part of it)
+//!                                  hub <- acknowledgements                       hold -> [Presence]
+//! ```
+
+mod hub;
+mod metrics;
+mod peer;
+mod presence;
+pub mod project;
+pub mod proto;
+pub mod resource;
+mod server;
+mod signing;
+pub mod stream;
+
+pub use hub::{Hub, Lagging, Proxy};
+pub use peer::{Peer, PeerIdentity, Reason, Refused};
+pub use presence::{ACKNOWLEDGE_WAIT_MAX, Held, Presence};
+pub use server::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, STREAMS_MAX, Signals};
+pub use signing::{Signed, Signer};
+pub use stream::{Rejection, code};
