@@ -1,0 +1,55 @@
+//! What people may write into each kind's `spec`.
+//!
+//! In:    a spec's node and the object's names.     Out: [`Spec`].
+//! Owner: the reader of one text.
+//! Invariant: one file for each kind; every field is asked for once, so that all others are refused.
+//! Not here: apiVersion, kind and metadata (`document.rs`).
+
+pub(crate) mod access;
+pub(crate) mod filter;
+pub(crate) mod gateway;
+pub(crate) mod route;
+pub(crate) mod saga;
+pub(crate) mod secret;
+pub(crate) mod service;
+pub(crate) mod subscription;
+pub(crate) mod topic;
+
+use causeway_model::{Kind, Name, Spec};
+
+use crate::problem::Code;
+use crate::reader::{At, Fields, Reader};
+
+/// The group of Gateway API's kinds.
+pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// The groups under which a Service may be named: upstream's core group, and ours.
+pub(crate) const SERVICE_GROUPS: [(&str, ()); 2] = [("", ()), ("causeway.dev", ())];
+
+/// Reads the spec of one kind. A Secret has none: its whole document is read (`secret.rs`).
+pub(crate) fn read(
+    r: &mut Reader<'_>,
+    kind: Kind,
+    namespace: &Name,
+    name: &Name,
+    spec: &At<'_>,
+) -> Option<Spec> {
+    match kind {
+        Kind::Service => service::read(r, spec).map(Spec::Service),
+        Kind::Gateway => gateway::read(r, namespace, spec).map(Spec::Gateway),
+        Kind::HttpRoute => route::read(r, namespace, spec).map(Spec::HttpRoute),
+        Kind::AccessPolicy => access::read(r, namespace, spec).map(Spec::AccessPolicy),
+        Kind::Topic => topic::read(r, spec).map(Spec::Topic),
+        Kind::Subscription => subscription::document(r, namespace, name, spec).map(Spec::Subscription),
+        Kind::Saga => saga::read(r, namespace, name, spec).map(Spec::Saga),
+        Kind::Secret => None,
+    }
+}
+
+/// A reference's `namespace`, which must be the object's own.
+pub(crate) fn own_namespace(r: &mut Reader<'_>, f: &mut Fields<'_>, own: &Name, hint: &str) {
+    let Some(at) = f.take("namespace") else { return };
+    if let Some(named) = at.name(r).filter(|named| named != own) {
+        let message = format!("is {named:?}, but the object is in {own:?}: nothing permits the reference");
+        at.report(r, Code::CrossNamespace, message, hint);
+    }
+}
