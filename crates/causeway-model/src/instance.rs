@@ -155,6 +155,9 @@ pub enum Lifecycle {
     /// Its lease ran out while so many others' did that the cause is likely ours: kept, and still called.
     #[n(2)]
     Suspect,
+    /// The connection that keeps it broke: no new calls, and gone within a second unless its owner comes back.
+    #[n(3)]
+    Lost,
 }
 
 impl Lifecycle {
@@ -164,6 +167,7 @@ impl Lifecycle {
             Lifecycle::Up => "up",
             Lifecycle::Draining => "draining",
             Lifecycle::Suspect => "suspect",
+            Lifecycle::Lost => "lost",
         }
     }
 }

@@ -70,6 +70,11 @@ impl Snapshot {
         self.objects.range(from..).map(|(_, object)| object).take_while(move |object| object.key.kind == kind)
     }
 
+    /// How many objects there are.
+    pub fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
     /// The declaration of a service, when there is one.
     pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
         match &self.objects.get(&ObjectKey::service(key))?.spec {
