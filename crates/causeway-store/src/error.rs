@@ -41,8 +41,10 @@ pub enum Kind {
     Busy,
     /// Another process has the data directory (CW-1301).
     Locked,
-    /// The data directory cannot be used, or was written by a newer version (CW-1304, CW-1305).
+    /// The data directory cannot be used (CW-1304).
     Unusable,
+    /// The log was written by a newer version of the program (CW-1305).
+    Newer,
     /// The name of a stream is not one.
     BadName,
 }
@@ -78,6 +80,7 @@ impl Error {
             Kind::Failed => Some("CW-1302"),
             Kind::Full => Some("CW-1303"),
             Kind::Unusable => Some("CW-1304"),
+            Kind::Newer => Some("CW-1305"),
             _ => None,
         }
     }

@@ -70,6 +70,11 @@ impl Faults {
         self.plan.lock().sync_takes = takes;
     }
 
+    /// Takes every order back that has not been carried out.
+    pub fn clear(&self) {
+        *self.plan.lock() = Plan::default();
+    }
+
     /// The power goes: the memory engine's store is dead (`Closed`), and what was not synced is lost.
     pub fn crash(&self) {
         self.crash_torn(0);
@@ -91,6 +96,10 @@ impl Faults {
             None if is_due || plan.is_full => Write::Full(0),
             None => Write::Go,
         }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.plan.lock().is_full
     }
 
     /// Whether this sync must fail, and how long it takes.

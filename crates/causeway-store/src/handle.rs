@@ -11,7 +11,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::batch::{Batch, Committed, Limit, Record};
-use crate::error::{Error, Kind};
+use crate::disk::Disk;
+use crate::error::Error;
 use crate::faults::Faults;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -26,6 +27,7 @@ pub struct Store {
 }
 
 enum Engine {
+    Disk(Disk),
     Memory(Memory),
 }
 
@@ -33,8 +35,9 @@ impl Store {
     /// Opens the log in `dir` (made if it is not there), takes its lock, cuts a torn tail off and starts the writer.
     /// Blocking: it reads the whole log. Fails with `Locked`, `Corrupt` or `Unusable`, and then changed nothing.
     pub fn open(dir: &Path, options: Options) -> Result<(Store, Recovery), Error> {
-        let _ = options.bounded();
-        Err(Error::new(Kind::Unusable, format!("{}: the disk engine is not built yet", dir.display())))
+        let metrics = Metrics::default();
+        let (disk, recovery) = Disk::open(dir, options, metrics.clone())?;
+        Ok((Store { engine: Arc::new(Engine::Disk(disk)), metrics }, recovery))
     }
 
     /// A store in memory that fails as `faults` says; what was durable on them before is there again.
@@ -57,6 +60,7 @@ impl Store {
     /// committed. Do not drop it when that matters: spawn it in a `Scope`.
     pub async fn append(&self, batch: Batch) -> Result<Committed, Error> {
         match &*self.engine {
+            Engine::Disk(disk) => disk.append(batch).await,
             Engine::Memory(memory) => memory.append(batch).await,
         }
     }
@@ -65,6 +69,7 @@ impl Store {
     /// for a stream that does not exist. Synchronous: a `pread`, mostly from the page cache.
     pub fn read(&self, stream: &StreamName, from: Position, limit: Limit) -> Result<Vec<Record>, Error> {
         match &*self.engine {
+            Engine::Disk(disk) => disk.read(stream, from, limit.bounded()),
             Engine::Memory(memory) => memory.read(stream, from, limit.bounded()),
         }
     }
@@ -72,6 +77,7 @@ impl Store {
     /// How long `stream` is: the position its next record will have. Counts durable records only.
     pub fn next(&self, stream: &StreamName) -> Position {
         match &*self.engine {
+            Engine::Disk(disk) => disk.next(stream),
             Engine::Memory(memory) => memory.next(stream),
         }
     }
@@ -79,6 +85,7 @@ impl Store {
     /// The streams whose name begins with `prefix` and that hold records, in order of their names.
     pub fn streams(&self, prefix: &str) -> Vec<StreamName> {
         match &*self.engine {
+            Engine::Disk(disk) => disk.streams(prefix),
             Engine::Memory(memory) => memory.streams(prefix),
         }
     }
@@ -87,6 +94,7 @@ impl Store {
     /// The channel closes when the store is closed or fails.
     pub fn follow(&self, stream: &StreamName) -> watch::Receiver<Position> {
         match &*self.engine {
+            Engine::Disk(disk) => disk.follow(stream),
             Engine::Memory(memory) => memory.follow(stream),
         }
     }
@@ -98,6 +106,7 @@ impl Store {
     /// Dropping it changes nothing.
     pub async fn failed(&self) -> Error {
         match &*self.engine {
+            Engine::Disk(disk) => disk.failed().await,
             Engine::Memory(memory) => memory.failed().await,
         }
     }
@@ -108,6 +117,7 @@ impl Store {
     /// Dropping it leaves the store closing; calling it again waits on.
     pub async fn close(&self) {
         match &*self.engine {
+            Engine::Disk(disk) => disk.close().await,
             Engine::Memory(memory) => memory.close(),
         }
     }

@@ -18,11 +18,13 @@
 //! ```
 
 mod batch;
+mod disk;
 mod error;
 mod faults;
 mod follow;
 mod frame;
 mod handle;
+mod life;
 pub mod limits;
 mod memory;
 mod metrics;

@@ -15,6 +15,7 @@ use crate::batch::{Batch, Committed, Limit, Record};
 use crate::error::{Error, Kind};
 use crate::faults::{Faults, Write};
 use crate::follow::Followers;
+use crate::life::Life;
 use crate::limits::STREAMS_MAX;
 use crate::metrics::Metrics;
 use crate::name::{Position, StreamName};
@@ -49,7 +50,7 @@ struct Pending {
 pub(crate) struct Memory {
     faults: Faults,
     epoch: u64,
-    failure: watch::Sender<Option<Error>>,
+    life: Life,
     followers: Followers,
     metrics: Metrics,
 }
@@ -118,13 +119,7 @@ impl Memory {
             (image.epoch, recovery)
         };
         metrics.streams.set(recovery.streams as i64);
-        let memory = Memory {
-            faults,
-            epoch,
-            failure: watch::channel(None).0,
-            followers: Followers::default(),
-            metrics,
-        };
+        let memory = Memory { faults, epoch, life: Life::new(), followers: Followers::default(), metrics };
         (memory, recovery)
     }
 
@@ -144,7 +139,7 @@ impl Memory {
 
     fn write(&self, batch: Batch) -> Result<(u64, Committed), Error> {
         let bytes = batch.check()?;
-        self.alive()?;
+        self.life.check()?;
         let mut image = self.faults.image.lock();
         let image = &mut *image;
         self.owns(image)?;
@@ -193,7 +188,7 @@ impl Memory {
 
     /// Makes durable what was written up to `ticket`.
     fn sync(&self, ticket: u64) -> Result<(), Error> {
-        self.alive()?;
+        self.life.check()?;
         let mut lengths = Vec::new();
         {
             let mut image = self.faults.image.lock();
@@ -217,7 +212,7 @@ impl Memory {
         from: Position,
         limit: Limit,
     ) -> Result<Vec<Record>, Error> {
-        self.alive()?;
+        self.life.check()?;
         let image = self.faults.image.lock();
         self.owns(&image)?;
         let Some(stream) = image.streams.get(stream) else { return Ok(Vec::new()) };
@@ -250,9 +245,7 @@ impl Memory {
     }
 
     pub(crate) async fn failed(&self) -> Error {
-        let mut failure = self.failure.subscribe();
-        let failed = failure.wait_for(|error| matches!(error, Some(e) if e.kind == Kind::Failed)).await;
-        failed.ok().and_then(|error| error.clone()).unwrap_or_else(Error::closed)
+        self.life.failed().await
     }
 
     pub(crate) fn close(&self) {
@@ -262,22 +255,14 @@ impl Memory {
                 image.sync_first();
             }
         }
-        self.failure.send_if_modified(|failure| {
-            let is_first = failure.is_none();
-            failure.get_or_insert_with(Error::closed);
-            is_first
-        });
+        self.life.end(Error::closed());
         self.followers.close();
     }
 
     fn fail(&self, error: Error) -> Error {
-        self.failure.send_replace(Some(error.clone()));
+        let error = self.life.end(error);
         self.followers.close();
         error
-    }
-
-    fn alive(&self) -> Result<(), Error> {
-        self.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
     fn owns(&self, image: &Image) -> Result<(), Error> {
