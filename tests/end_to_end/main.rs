@@ -1,0 +1,8 @@
+//! End to end: the real binary, real sockets, kill -9. Each file is one promise of the README.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod crash;
+mod demo;
+mod outage;
+mod security;
+mod shop;
