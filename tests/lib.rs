@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -244,9 +244,4 @@ pub fn has_peer(program: &str, how_to_get_it: &str) -> bool {
         eprintln!("\n*** SKIPPED: this test needs {program}: {how_to_get_it} ***\n");
     }
     is_there
-}
-
-/// Opens a file for a child's output.
-pub fn log_file(path: &Path) -> File {
-    OpenOptions::new().create(true).append(true).open(path).unwrap()
 }

@@ -1,5 +1,5 @@
 //! End to end: the real binary, real sockets, kill -9. Each file is one promise of the README.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 mod crash;
 mod demo;

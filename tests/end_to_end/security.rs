@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use causeway_tests::{Mesh, Process, free_port, has_peer, log_file, until};
+use causeway_tests::{Mesh, Process, free_port, has_peer, until};
 
 use crate::shop::{Back, documents};
 
@@ -129,7 +129,6 @@ async fn capture(mesh: &Mesh, ports: &[u64]) -> Option<(Process, std::path::Path
     command.args(["-i", "lo", "-U", "-Z", "root", "-w"]).arg(&file).arg(filter);
     let tcpdump = Process::start(mesh.dir.path(), "tcpdump", command);
     until("tcpdump listens", || async { tcpdump.log().contains("listening on").then_some(()) }).await;
-    drop(log_file(&file));
     Some((tcpdump, file))
 }
 
