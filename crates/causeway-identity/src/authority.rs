@@ -292,7 +292,7 @@ impl Authorities {
     /// there is only one, it signs from the first moment.
     pub fn signer(&self, now: Timestamp) -> &CertAuthority {
         let mut valid = self.all.iter().filter(|one| now >= one.not_before && now < one.not_after);
-        let oldest = valid.clone().last();
+        let oldest = valid.clone().next_back();
         let settled = valid.find(|one| now.since(one.not_before) >= ROOT_SETTLES);
         settled.or(oldest).unwrap_or(&self.all[0])
     }

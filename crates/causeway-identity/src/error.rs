@@ -3,7 +3,7 @@
 //! In:    failures of the libraries below, checks of ours.   Out: one kind, one code and one sentence each.
 //! Owner: the caller; nothing is logged here.
 //! Invariant: no text holds a private key or a token's secret.
-//! Not here: `rustls` errors in words ([`crate::explain`]), refused tokens ([`crate::token`]).
+//! Not here: `rustls` errors in words ([`crate::explain()`]), refused tokens ([`crate::token`]).
 
 use causeway_model::{ServiceKey, Timestamp};
 

@@ -6,7 +6,9 @@
 //! kinds of names are ignored, so the control server may have DNS names as well.
 //! Not here: whether the chain is sound ([`crate::trust`]), whether this peer is the wanted one (`verify.rs`).
 
-use causeway_model::{SpiffeId, Timestamp};
+use std::sync::Arc;
+
+use causeway_model::{ServiceKey, SpiffeId, Timestamp};
 use rustls::CommonState;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -35,6 +37,36 @@ pub fn peer_identity(connection: &CommonState) -> Option<SpiffeId> {
 /// As [`peer_identity`], with the certificate's serial number and life.
 pub fn peer(connection: &CommonState) -> Option<Peer> {
     read_peer(connection.peer_certificates()?.first()?).ok()
+}
+
+/// Who the server at the far end has to be. The trust domain is always our own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Expected {
+    /// Exactly this service.
+    Service(ServiceKey),
+    /// One of these (an upstream that several services back).
+    AnyOf(Arc<[ServiceKey]>),
+}
+
+impl Expected {
+    /// Every service that would do.
+    pub fn services(&self) -> &[ServiceKey] {
+        match self {
+            Expected::Service(service) => std::slice::from_ref(service),
+            Expected::AnyOf(services) => services,
+        }
+    }
+
+    /// Whether this service would do.
+    pub fn allows(&self, service: &ServiceKey) -> bool {
+        self.services().contains(service)
+    }
+}
+
+/// The service whose identity the control server bears: `causeway/control`. A newcomer with a join token believes nobody else,
+/// so no token may ever be issued for it.
+pub fn control_service() -> ServiceKey {
+    ServiceKey::parse("causeway", "control").expect("both parts are names")
 }
 
 /// Reads a workload's certificate.

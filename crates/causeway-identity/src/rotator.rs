@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use causeway_base::scope::Failure;
 use causeway_base::{Clock, OnFailure, Scope, Seed};
-use causeway_model::{SpiffeId, Timestamp};
+use causeway_model::{ServiceKey, SpiffeId, Timestamp};
 use rustls_pki_types::UnixTime;
 use tokio::sync::{Notify, watch};
 
 use crate::authority::Issued;
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind};
+use crate::explain::explain;
 use crate::rotation::{self, Jitter, Next, Standing};
 use crate::svid::{KeyPair, Svid};
 use crate::trust::{Part, TrustBundle};
@@ -67,9 +68,11 @@ impl Rotator {
         let first =
             RotationStatus { not_after: svid.not_after(), renewals: 0, failures: 0, last_error: None };
         let (sender, status) = watch::channel(first);
+        // Subscribed before the standing is taken: a swap between here and the task's first step is not missed.
+        let changes = credentials.subscribe();
         let (jitter, standing) = (Jitter::draw(&seed), standing(&credentials));
         let task = Task { credentials, renew, seed, jitter, standing, status: sender, asked: asked.clone() };
-        scope.spawn("rotator", OnFailure::StopNode, task.run(scope.clone()));
+        scope.spawn("rotator", OnFailure::StopNode, task.run(changes, scope.clone()));
         Rotator { status, asked }
     }
 
@@ -84,8 +87,9 @@ impl Rotator {
     }
 }
 
-/// Gets the first certificate: makes a key, has it signed for `id`, checks the answer. With a join token, `pinned_root` is its
-/// root's hash, and roots that do not hold it are refused.
+/// Gets the first certificate: makes a key, has it signed, checks that the answer is for `service`. Our trust domain is the
+/// one that the answer says. With a join token, `pinned_root` is its root's hash, and roots that do not hold it are refused;
+/// without, the caller vouches for whom it asks (a node asks its own authority).
 ///
 /// # Errors
 /// [`ErrorKind::Renewal`] when nobody signed in time, [`ErrorKind::Pin`], [`ErrorKind::Mismatch`] or [`ErrorKind::Unreadable`]
@@ -95,24 +99,27 @@ impl Rotator {
 /// Dropping it loses the attempt and nothing else.
 pub async fn enroll(
     renew: &mut impl Renew,
-    id: &SpiffeId,
+    service: &ServiceKey,
     pinned_root: Option<[u8; 32]>,
     clock: &Clock,
 ) -> Result<Credentials, Error> {
-    let (svid, bundle) = obtain(renew, id, clock).await?;
-    if let Some(pinned) = pinned_root {
-        if !bundle.has_root(&pinned) {
-            let text = "cannot believe the roots that came with our certificate: the join token's root is not among them";
-            return Err(Error::new(ErrorKind::Pin, text));
-        }
+    let (svid, bundle) = obtain(renew, service, clock).await?;
+    if pinned_root.is_some_and(|pinned| !bundle.has_root(&pinned)) {
+        let text = "cannot believe the roots that came with our certificate: the join token's root is not among them";
+        return Err(Error::new(ErrorKind::Pin, text));
     }
     Credentials::new(svid, bundle, clock.clone())
 }
 
-/// One attempt, checked: right identity, right key, valid now, vouched for by the roots that came with it.
-async fn obtain(renew: &mut impl Renew, id: &SpiffeId, clock: &Clock) -> Result<(Svid, TrustBundle), Error> {
-    let failed =
-        |why: String| Error::new(ErrorKind::Renewal, format!("cannot get a certificate for {id}: {why}"));
+/// One attempt, checked: right service, right key, valid now, vouched for by the roots that came with it.
+async fn obtain(
+    renew: &mut impl Renew,
+    service: &ServiceKey,
+    clock: &Clock,
+) -> Result<(Svid, TrustBundle), Error> {
+    let failed = |why: String| {
+        Error::new(ErrorKind::Renewal, format!("cannot get a certificate for {service}: {why}"))
+    };
     let key = KeyPair::generate();
     let issued = match tokio::time::timeout(RENEW_TIMEOUT, renew.renew(key.csr())).await {
         Ok(Ok(issued)) => issued,
@@ -120,19 +127,20 @@ async fn obtain(renew: &mut impl Renew, id: &SpiffeId, clock: &Clock) -> Result<
         Err(_) => return Err(failed(format!("no answer within {} s", RENEW_TIMEOUT.as_secs()))),
     };
     let svid = Svid::new(&issued.chain_pem, key)?;
-    let bundle = TrustBundle::from_pem(id.trust_domain.clone(), &issued.roots_pem)?;
-    if svid.id() != id {
-        return Err(Error::new(
-            ErrorKind::Mismatch,
-            format!("asked for {id}, got a certificate for {}", svid.id()),
-        ));
+    let SpiffeId { trust_domain, service: got } = svid.id();
+    if got != service {
+        let text = format!("asked for a certificate for {service}, got one for {got}");
+        return Err(Error::new(ErrorKind::Mismatch, text));
     }
+    let bundle = TrustBundle::from_pem(trust_domain.clone(), &issued.roots_pem)?;
     let now = clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let (leaf, rest) = svid.chain().split_first().expect("a chain is never empty");
-    bundle.vouches(leaf, rest, Part::Server, UnixTime::since_unix_epoch(now)).map_err(|error| {
-        let why = crate::explain(&error).unwrap_or_else(|| error.to_string());
-        Error::new(ErrorKind::Mismatch, format!("cannot use the new certificate for {id}: {why}"))
-    })?;
+    for part in [Part::Server, Part::Client] {
+        bundle.vouches(leaf, rest, part, UnixTime::since_unix_epoch(now)).map_err(|error| {
+            let why = explain(&error).unwrap_or_else(|| error.to_string());
+            Error::new(ErrorKind::Mismatch, format!("cannot use the new certificate for {service}: {why}"))
+        })?;
+    }
     Ok((svid, bundle))
 }
 
@@ -147,9 +155,8 @@ struct Task<R> {
 }
 
 impl<R: Renew> Task<R> {
-    async fn run(mut self, scope: Scope) -> Result<(), Failure> {
+    async fn run(mut self, mut changes: watch::Receiver<u64>, scope: Scope) -> Result<(), Failure> {
         let mut cancelled = std::pin::pin!(scope.cancelled());
-        let mut changes = self.credentials.subscribe();
         let asked = self.asked.clone();
         let mut is_asked = false;
         loop {
@@ -176,7 +183,7 @@ impl<R: Renew> Task<R> {
 
     async fn attempt(&mut self) {
         let id = self.credentials.id();
-        let outcome = obtain(&mut self.renew, &id, self.credentials.clock()).await;
+        let outcome = obtain(&mut self.renew, &id.service, self.credentials.clock()).await;
         // One synchronous step from here on: a cancelled attempt leaves everything as it was.
         let outcome = outcome.and_then(|(svid, bundle)| self.credentials.replace(svid, bundle));
         self.jitter = Jitter::draw(&self.seed);

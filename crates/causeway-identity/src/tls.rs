@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use causeway_base::Clock;
-use causeway_model::ServiceKey;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -26,34 +25,10 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use rustls_pki_types::{ServerName, UnixTime};
 
-use crate::control_service;
 use crate::credentials::Credentials;
+use crate::peer::{Expected, control_service};
 use crate::trust::provider;
 use crate::verify::{Clients, Pinned, Servers};
-
-/// Who the server at the far end has to be. The trust domain is always our own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Expected {
-    /// Exactly this service.
-    Service(ServiceKey),
-    /// One of these (an upstream that several services back).
-    AnyOf(Arc<[ServiceKey]>),
-}
-
-impl Expected {
-    /// Every service that would do.
-    pub fn services(&self) -> &[ServiceKey] {
-        match self {
-            Expected::Service(service) => std::slice::from_ref(service),
-            Expected::AnyOf(services) => services,
-        }
-    }
-
-    /// Whether this service would do.
-    pub fn allows(&self, service: &ServiceKey) -> bool {
-        self.services().contains(service)
-    }
-}
 
 /// For a sidecar's or gateway's mesh port: the client must show a certificate of our trust domain.
 pub fn mesh_server_config(credentials: &Credentials, alpn: &[&[u8]]) -> Arc<ServerConfig> {

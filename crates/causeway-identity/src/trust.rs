@@ -11,7 +11,7 @@ use std::sync::Arc;
 use causeway_model::{Timestamp, TrustDomain};
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -40,6 +40,7 @@ pub(crate) struct Root {
     not_after: Timestamp,
     store: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 /// In which part a certificate is shown; its extended key usage must allow it.
@@ -145,7 +146,7 @@ impl fmt::Debug for TrustBundle {
 // === impl Root ===
 
 impl Root {
-    fn new(
+    pub(crate) fn new(
         der: CertificateDer<'static>,
         sha256: [u8; 32],
         provider: &Arc<CryptoProvider>,
@@ -162,14 +163,15 @@ impl Root {
         let clients = WebPkiClientVerifier::builder_with_provider(store.clone(), provider.clone())
             .build()
             .map_err(|e| e.to_string())?;
-        Ok(Root { der, sha256, not_before, not_after, store, clients })
+        let algorithms = provider.signature_verification_algorithms;
+        Ok(Root { der, sha256, not_before, not_after, store, clients, algorithms })
     }
 
     pub(crate) fn der(&self) -> &CertificateDer<'static> {
         &self.der
     }
 
-    fn vouches(
+    pub(crate) fn vouches(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -183,7 +185,7 @@ impl Root {
                 &self.store,
                 intermediates,
                 now,
-                provider_algorithms(),
+                self.algorithms.all,
             )?,
         }
         match Timestamp::from_millis(now.as_secs() * 1000) > self.not_after {
@@ -195,10 +197,6 @@ impl Root {
 
 fn is_unknown_issuer(error: &rustls::Error) -> bool {
     matches!(error, rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
-}
-
-fn provider_algorithms() -> &'static [&'static dyn rustls_pki_types::SignatureVerificationAlgorithm] {
-    rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all
 }
 
 /// The one TLS provider of the house: aws-lc-rs, the hybrid post-quantum group first (a recorded conversation stays

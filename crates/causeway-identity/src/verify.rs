@@ -3,28 +3,24 @@
 //! In:    the peer's certificates, the [`Credentials`] of this moment, what was expected.   Out: yes, or an error that says why.
 //! Owner: the configurations of `tls.rs`.
 //! Invariant: chain first, then identity; nothing of a certificate whose chain is unsound is believed.
-//! Not here: words for the errors of the TLS library ([`crate::explain`]).
+//! Not here: words for the errors of the TLS library ([`crate::explain()`]).
 
 use std::fmt;
 use std::sync::Arc;
 
 use causeway_model::{ServiceKey, SpiffeId};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
-use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::credentials::{Credentials, Held};
 use crate::error::Refusal;
-use crate::peer::read_peer;
-use crate::tls::Expected;
-use crate::trust::{Part, sha256};
+use crate::peer::{Expected, read_peer};
+use crate::trust::{Part, Root, sha256};
 
 /// Lets in clients of our trust domain.
 pub(crate) struct Clients {
@@ -170,15 +166,11 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, Error> {
         let pinned = intermediates.iter().find(|der| sha256(der) == self.root_sha256);
         let pinned = pinned.ok_or(Refusal::NotPinned)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(pinned.clone())?;
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(leaf)?,
-            &roots,
-            intermediates,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        let unusable =
+            |why: String| Error::from(Refusal::Unreadable(format!("its root cannot be used: {why}")));
+        let root =
+            Root::new(pinned.clone().into_owned(), self.root_sha256, &self.provider).map_err(unusable)?;
+        root.vouches(leaf, intermediates, Part::Server, now)?;
         let id = read_peer(leaf)?.id;
         if id.service != self.expected {
             let expected = vec![self.expected.clone()];

@@ -1,0 +1,8 @@
+//! The room at its handles: what is signed, who is let in, how certificates are renewed.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod authority;
+mod handshake;
+mod rotation;
+mod world;
