@@ -59,7 +59,7 @@ struct Shared {
 impl Disk {
     pub(crate) fn open(dir: &Path, options: Options, metrics: Metrics) -> Result<(Disk, Recovery), Error> {
         let options = options.bounded();
-        std::fs::create_dir_all(dir).map_err(|e| {
+        segment::make_dir(dir).map_err(|e| {
             Error::io(Kind::Unusable, format!("cannot make data directory {}", dir.display()), e)
         })?;
         let lock = Lock::take(dir)?;
@@ -87,7 +87,12 @@ impl Disk {
     pub(crate) async fn append(&self, batch: Batch) -> Result<Committed, Error> {
         let size = batch.check()?;
         self.shared.life.check()?;
-        self.shared.queue.push(batch, size).await
+        let answer = self.shared.queue.push(batch, size).await;
+        match answer {
+            // The queue only knows that it is over; why is known here.
+            Err(error) if error.kind == Kind::Closed => Err(self.shared.life.check().err().unwrap_or(error)),
+            answer => answer,
+        }
     }
 
     pub(crate) fn read(&self, name: &StreamName, from: Position, limit: Limit) -> Result<Vec<Record>, Error> {

@@ -5,7 +5,7 @@
 //! Invariant: no thread and no hidden time: an append does everything inline, so a paused runtime stays in charge.
 //! Not here: framing and checksums. It is written apart from the disk engine on purpose, so that each checks the other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -169,8 +169,9 @@ impl Memory {
                 format!("the store holds {STREAMS_MAX} streams, its bound"),
             ));
         }
+        let mut seen = HashSet::new();
         for (stream, bytes) in batch.records {
-            if committed.first(&stream).is_none() {
+            if seen.insert(stream.clone()) {
                 committed.firsts.push((stream.clone(), image.written(&stream)));
             }
             image.streams.entry(stream).or_default().records.push(bytes);

@@ -1,5 +1,5 @@
 //! One suite for every engine: what a store promises at its handle. Each engine is a [`Subject`]; each promise a function.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::time::Duration;
 
@@ -39,8 +39,7 @@ impl Subject for Disk {
 }
 
 fn disk(segment_bytes: u64) -> Disk {
-    let mut options = Options::default();
-    options.segment_bytes = segment_bytes;
+    let options = Options { segment_bytes, ..Options::default() };
     Disk(tempfile::tempdir().unwrap(), options)
 }
 
@@ -450,5 +449,20 @@ async fn many_producers_share_commits() {
     let metrics = store.metrics();
     assert_eq!((metrics.records.get(), metrics.batches.get()), (500, 500));
     assert!(metrics.commits.get() <= 50, "{} commits for 500 appends", metrics.commits.get());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_log_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("a/b");
+    let (store, _) = Store::open(&dir, Options::default()).unwrap();
+    store.append(one(&name("a"), "secret")).await.unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    }
     store.close().await;
 }

@@ -29,9 +29,7 @@ fn seeds() -> Vec<u64> {
 }
 
 fn options(seed: &Seed) -> Options {
-    let mut options = Options::default();
-    options.segment_bytes = [8 << 10, 64 << 10, 1 << 20][seed.below(3)];
-    options
+    Options { segment_bytes: [8 << 10, 64 << 10, 1 << 20][seed.below(3)], ..Options::default() }
 }
 
 fn stream(at: usize) -> StreamName {

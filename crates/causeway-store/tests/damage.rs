@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use causeway_base::Seed;
-use causeway_store::{Batch, Faults, Kind, Limit, Options, Position, Store, StreamName};
+use causeway_store::{Batch, Kind, Limit, Options, Position, Store, StreamName};
 use tempfile::TempDir;
 
 const SEEDS: u64 = 120;
@@ -17,9 +17,12 @@ const HEADER: usize = 64;
 const COMMIT: usize = 36;
 
 fn options() -> Options {
-    let mut options = Options::default();
-    options.segment_bytes = 16 << 10;
-    options
+    Options { segment_bytes: 16 << 10, ..Options::default() }
+}
+
+/// Thousands of logs are written here and no power fails: in memory where there is such a place, for the tests' speed.
+fn temporary() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 fn stream(at: usize) -> StreamName {
@@ -37,12 +40,12 @@ struct Written {
     model: [Vec<Bytes>; 3],
 }
 
-/// Writes `commits` batches; copies the file before the store is closed, so that no mark of the end is in it.
+/// Writes `commits` batches; copies the last file before the store is closed.
 async fn write(seed: &Seed, commits: usize) -> Written {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (store, _) = Store::open(dir.path(), options()).unwrap();
     let mut model: [Vec<Bytes>; 3] = Default::default();
-    let (mut last, mut ends) = (PathBuf::new(), Vec::new());
+    let mut lengths = vec![[0; 3]];
     for _ in 0..commits {
         let mut batch = Batch::new();
         for _ in 0..1 + seed.below(3) {
@@ -52,19 +55,34 @@ async fn write(seed: &Seed, commits: usize) -> Written {
             batch = batch.append(&stream(at), bytes);
         }
         store.append(batch).await.unwrap();
-        let newest = newest_segment(dir.path());
-        if newest != last {
-            (last, ends) = (newest, vec![(HEADER, ends.last().map_or([0; 3], |(_, lengths)| *lengths))]);
-        }
-        ends.push((std::fs::metadata(&last).unwrap().len() as usize, [0, 1, 2].map(|i| model[i].len())));
+        lengths.push([0, 1, 2].map(|i| model[i].len()));
     }
+    let last = newest_segment(dir.path());
     let bytes = std::fs::read(&last).unwrap();
     store.close().await;
-    // Slow machines may have marked the end after a quiet moment; such a commit holds nothing and counts like the rest.
-    let mut marked = ends.clone();
-    marked.dedup();
     std::fs::write(&last, &bytes).unwrap();
-    Written { dir, last, bytes, ends: marked, model }
+    let ends = ends_of(&bytes, &lengths);
+    Written { dir, last, bytes, ends, model }
+}
+
+/// Walks over the commits of a segment. Each append was one commit; one without items marks the end after a quiet moment
+/// (a slow machine has such moments in between) and changes no length.
+fn ends_of(bytes: &[u8], lengths: &[[usize; 3]]) -> Vec<(usize, [usize; 3])> {
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let mut commits = Vec::new();
+    let mut at = HEADER;
+    while at < bytes.len() {
+        let has_records = number(at + 24) > 0;
+        at += COMMIT + number(at + 20);
+        commits.push((at, has_records));
+    }
+    let mut index = lengths.len() - 1 - commits.iter().filter(|(_, has_records)| *has_records).count();
+    let mut ends = vec![(HEADER, lengths[index])];
+    for (end, has_records) in commits {
+        index += usize::from(has_records);
+        ends.push((end, lengths[index]));
+    }
+    ends
 }
 
 fn newest_segment(dir: &Path) -> PathBuf {
@@ -208,7 +226,7 @@ async fn random_damage_never_gives_wrong_data() {
 
 #[tokio::test]
 async fn damage_while_the_store_is_open_is_an_error_of_the_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (store, _) = Store::open(dir.path(), options()).unwrap();
     for i in 0..10 {
         store.append(Batch::new().append(&stream(0), format!("record {i}").into())).await.unwrap();
@@ -252,10 +270,10 @@ async fn bytes_that_imitate_a_commit_do_not_turn_a_torn_tail_into_damage() {
     let (ours, theirs) = (write(&Seed::from_number(6), 1).await, write(&Seed::from_number(6), 1).await);
     // The same work in another log gives the same bytes but for the key and the checksums.
     assert_eq!(ours.bytes.len(), theirs.bytes.len());
+    assert_ne!(ours.bytes[HEADER..], theirs.bytes[HEADER..]);
     let mut bytes = ours.bytes.clone();
     bytes.truncate(HEADER + 10);
     bytes.resize(HEADER + 64, 0);
     bytes.extend_from_slice(&theirs.bytes[HEADER..]);
     ours.holds_until(&bytes, HEADER, "imitation").await;
-    let _ = Faults::none();
 }

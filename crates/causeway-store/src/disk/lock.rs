@@ -7,12 +7,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
 use crate::error::{Error, Kind};
+
+use super::segment::FILE_MODE;
 
 /// How often and how long to try: the previous process may be in its last moments (a supervisor that restarts at once).
 const TRIES: u32 = 50;
@@ -32,6 +35,7 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(&path)
             .map_err(unusable)?;
         for _ in 0..TRIES {

@@ -18,11 +18,14 @@ use crate::metrics::Metrics;
 /// The queue's bound is counted in pieces of this size; a batch takes at least one, so this bounds their number too.
 const UNIT_BYTES: usize = 256;
 
+/// What became of a batch.
+pub(super) type Outcome = Result<Committed, Error>;
+
 /// One batch and where its answer goes.
 pub(super) struct Job {
     pub(super) batch: Batch,
     pub(super) size: usize,
-    pub(super) answer: oneshot::Sender<Result<Committed, Error>>,
+    pub(super) answer: oneshot::Sender<Outcome>,
 }
 
 pub(super) struct Queue {
@@ -59,7 +62,7 @@ impl Queue {
     }
 
     /// Waits for room, then for the answer.
-    pub(super) async fn push(&self, batch: Batch, size: usize) -> Result<Committed, Error> {
+    pub(super) async fn push(&self, batch: Batch, size: usize) -> Outcome {
         let units = size.div_ceil(UNIT_BYTES) as u32;
         let _room = self.reserve(units).await?;
         let (answer, answered) = oneshot::channel();
@@ -118,11 +121,6 @@ impl Queue {
         self.metrics.queue_bytes.dec_by(state.jobs.iter().map(|job| job.size as i64).sum());
         jobs.append(&mut state.jobs);
         Woken::Work
-    }
-
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.state.lock().jobs.len()
     }
 
     /// Refuses what comes from now on; what waits is still done.

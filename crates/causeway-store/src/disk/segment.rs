@@ -7,10 +7,12 @@
 //! Not here: commits (`frame.rs`). Recycling the oldest segments after a checkpoint will be added here: segments declare
 //! their streams' names and lengths themselves, so a log may begin with any number.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use crate::error::{Error, Kind};
 use crate::frame::{u32_at, u64_at};
@@ -19,6 +21,10 @@ use crate::frame::{u32_at, u64_at};
 pub(crate) const HEADER_BYTES: u64 = 64;
 const MAGIC: &[u8; 8] = b"CWSTORE\n";
 const VERSION: u32 = 1;
+
+/// The log holds everyone's messages: its owner reads it, nobody else.
+pub(crate) const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 /// What a segment says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +97,17 @@ pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
 pub(crate) fn create(dir: &Path, header: Header, reserve: u64) -> io::Result<File> {
     let fresh = dir.join("segment.new");
     let made = || -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&fresh)?;
-        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, reserve.max(1)) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-            Err(errno) => return Err(errno.into()),
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(FILE_MODE)
+            .open(&fresh)?;
+        // Only a file system that has no room may refuse: one that cannot reserve goes without.
+        let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, reserve.max(1));
+        if let Err(errno @ (Errno::NOSPC | Errno::DQUOT)) = reserved {
+            return Err(errno.into());
         }
         file.write_all_at(&header.encode(), 0)?;
         file.sync_all()?;
@@ -106,6 +119,18 @@ pub(crate) fn create(dir: &Path, header: Header, reserve: u64) -> io::Result<Fil
     })?;
     sync_dir(dir)?;
     Ok(file)
+}
+
+/// Makes `dir` and what is missing above it, durably: a directory that vanishes with the power takes its log along.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
+    for made in missing.into_iter().rev() {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        sync_dir(above.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 /// Makes names in `dir` durable.

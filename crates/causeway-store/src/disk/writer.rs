@@ -28,7 +28,7 @@ use crate::options::Options;
 use super::Shared;
 use super::index::{Extent, SPARSE_BYTES, Stream};
 use super::lock::Lock;
-use super::queue::{Job, Woken};
+use super::queue::{Job, Outcome, Woken};
 use super::recover::Tail;
 use super::segment::{self, HEADER_BYTES, Header};
 
@@ -59,20 +59,22 @@ struct Line {
     last: Option<Extent>,
     /// The segment that knows this stream's name, plus one; 0: none that is open.
     named_in: u64,
-    /// The commit that touched it last.
+    /// The commit that touched it last, and the batch that did.
     touched_by: u64,
+    batch: u64,
 }
 
 /// The commit in the making. Its vectors are kept from one commit to the next.
 #[derive(Default)]
 struct Draft {
     number: u64,
+    batch: u64,
     bytes: Vec<u8>,
     items: u32,
     records: u64,
     touched: Vec<u32>,
     extents: Vec<(u32, Extent)>,
-    answers: Vec<(oneshot::Sender<Result<Committed, Error>>, Result<Committed, Error>)>,
+    answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
 }
 
 /// Why a commit did not become durable.
@@ -201,7 +203,7 @@ impl Writer {
     }
 
     /// Checks one batch against the streams' lengths, those of the draft counted, and frames it.
-    fn draft(&mut self, batch: Batch) -> Result<Committed, Error> {
+    fn draft(&mut self, batch: Batch) -> Outcome {
         for (stream, expected) in &batch.expected {
             let actual = self.names.get(stream).map_or(0, |id| self.lines[*id as usize].next);
             if actual != expected.get() {
@@ -209,6 +211,7 @@ impl Writer {
                 return Err(Error::conflict(stream, *expected, Position::new(actual)));
             }
         }
+        self.draft.batch += 1;
         let mut committed = Committed::default();
         let mut ids = Vec::with_capacity(batch.records.len());
         for (stream, _) in &batch.records {
@@ -216,7 +219,8 @@ impl Writer {
         }
         for ((stream, bytes), id) in batch.records.into_iter().zip(ids) {
             let position = self.record(id, &bytes);
-            if committed.first(&stream).is_none() {
+            // Not `committed.first(..)`: that would make a batch of many streams quadratic.
+            if std::mem::replace(&mut self.lines[id as usize].batch, self.draft.batch) != self.draft.batch {
                 committed.firsts.push((stream, Position::new(position)));
             }
         }
@@ -420,12 +424,13 @@ impl Drop for Ending {
 
 impl Line {
     fn new(stream: Arc<Stream>) -> Self {
-        Line { next: stream.next(), last: stream.last(), stream, named_in: 0, touched_by: 0 }
+        Line { next: stream.next(), last: stream.last(), stream, named_in: 0, touched_by: 0, batch: 0 }
     }
 }
 
 impl Draft {
     fn begin(&mut self, framing: Framing) {
+        self.bytes.shrink_to(2 * COMMIT_BYTES_MAX); // One giant batch must not keep its memory for ever.
         framing.begin(&mut self.bytes);
         self.number += 1;
         (self.items, self.records) = (0, 0);
