@@ -12,20 +12,30 @@
 //!                                  hub <- acknowledgements                       hold -> [Presence]
 //! ```
 
+mod client;
+mod hold;
 mod hub;
+mod link;
 mod metrics;
 mod peer;
+mod picture;
 mod presence;
 pub mod project;
 pub mod proto;
+mod reader;
 pub mod resource;
 mod server;
 mod signing;
 pub mod stream;
 
+pub use client::{Client, ClientConfig, ClientHandle, HOLD_BACK_MAX};
+pub use hold::{Hold, Known, REPORT_INTERVAL};
 pub use hub::{Hub, Lagging, Proxy};
+pub use link::{BACKOFF_MAX, BACKOFF_MIN, Conduit, DIAL_TIME_MAX, Dial, Io, Link};
 pub use peer::{Peer, PeerIdentity, Reason, Refused};
+pub use picture::{NotAPicture, Picture};
 pub use presence::{ACKNOWLEDGE_WAIT_MAX, Held, Presence};
+pub use reader::{Role, WANTS_MAX};
 pub use server::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, STREAMS_MAX, Signals};
-pub use signing::{Signed, Signer};
+pub use signing::{SIGN_TIME_MAX, Signed, Signer, sign};
 pub use stream::{Rejection, code};

@@ -60,6 +60,8 @@ pub mod code {
     pub const REJECTED: &str = "CW-1606";
     /// The peer did not prove who it is.
     pub const NO_IDENTITY: &str = "CW-1607";
+    /// No control plane answered.
+    pub const UNREACHABLE: &str = "CW-1608";
 }
 
 /// Why a stream is ended by us.
