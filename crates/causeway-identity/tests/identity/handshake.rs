@@ -190,6 +190,40 @@ async fn sessions_are_not_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tickets_of_a_server_are_not_used() {
+    let world = World::new();
+    let generous = world.odd(&["spiffe://causeway.local/ns/default/svc/orders"], &[]).server();
+    assert!(generous.send_tls13_tickets > 0);
+    let client = mesh_client_config(&world.credentials("cart"), expect("orders"), &[]);
+    for _ in 0..3 {
+        let called = shake(&generous, &client).await.1.unwrap();
+        assert_eq!(called.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_several_roots_the_refusal_is_that_of_the_one_that_signed() {
+    let mut world = World::new();
+    let before = CertAuthority::generate(&world.domain, world.now());
+    tokio::time::advance(HOUR).await;
+    world.authority = CertAuthority::generate_for(&world.domain, HOUR, world.now());
+    let cart = world.odd_with(&["spiffe://causeway.local/ns/default/svc/cart"], &[], |params| {
+        params.not_after = std::time::SystemTime::from(world.now().plus(HOUR * 100)).into();
+    });
+    tokio::time::advance(HOUR * 2).await;
+    let after = CertAuthority::generate(&world.domain, world.now());
+    // The root that says more than "not mine" is once the older, once the newer of two.
+    for other in [before, after] {
+        let roots = format!("{}{}", other.root_pem(), world.authority.root_pem());
+        let both = causeway_identity::TrustBundle::from_pem(world.domain.clone(), &roots).unwrap();
+        let neighbour = World { authority: other, domain: world.domain.clone(), clock: world.clock.clone() };
+        let orders = Credentials::new(neighbour.svid("orders", HOUR), both, world.clock.clone()).unwrap();
+        let refusal = shake(&mesh_server_config(&orders, &[]), &cart.client()).await.0.unwrap_err();
+        assert!(refusal.contains("root expired at"), "{refusal}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn live_configurations_follow_a_rotation() {
     let world = World::new();
     let (orders, cart) = (world.credentials("orders"), world.credentials("cart"));
