@@ -334,8 +334,8 @@ pub fn start(namespace: &Name, body: &[u8]) -> Body<Start> {
     read(body, |r, at| {
         let mut f = at.fields(r)?;
         let id = f.take("id").map(|at| saga_id(r, &at));
-        let example = "\"place-order\"` (or the definition itself) `";
-        let definition = f.need(r, "definition", example).and_then(|at| match &at.node.value {
+        let hint = "write `\"definition\": \"place-order\"`, or the definition itself";
+        let definition = f.need_or(r, "definition", hint).and_then(|at| match &at.node.value {
             Value::Map(_) => {
                 let inline = Name::new("inline").ok()?;
                 let spec = At::new(at.node, "definition");
@@ -453,7 +453,7 @@ fn settle(body: &[u8], read_delay: impl Fn(&At<'_>, &mut Reader<'_>) -> Option<D
 }
 
 fn tokens(r: &mut Reader<'_>, f: &mut Fields<'_>) -> Option<Vec<String>> {
-    let at = f.need(r, "tokens", "[\"…\"]` with the tokens of pulled events `")?;
+    let at = f.need_or(r, "tokens", "write `\"tokens\": […]` with the tokens of pulled events")?;
     at.each(r, EVENTS_MAX as usize, |r, at| at.text_within(r, text::VALUE_BYTES_MAX).map(str::to_owned))
 }
 
@@ -464,7 +464,7 @@ fn tokens(r: &mut Reader<'_>, f: &mut Fields<'_>) -> Option<Vec<String>> {
 pub fn seek(body: &[u8]) -> Body<Seek> {
     read(body, |r, at| {
         let mut f = at.fields(r)?;
-        let to = f.need(r, "to", "\"earliest\"");
+        let to = f.need(r, "to", "earliest");
         f.done(r);
         let at = to?;
         let found = match &at.node.value {
@@ -536,6 +536,7 @@ fn tree(r: &mut Reader<'_>, body: &[u8]) -> Option<Node> {
 
 fn read<T>(body: &[u8], read: impl FnOnce(&mut Reader<'_>, &At<'_>) -> Option<T>) -> Body<T> {
     let mut r = Reader::new("body");
+    r.is_json = true;
     let value = tree(&mut r, body).and_then(|node| read(&mut r, &At::new(&node, "the body")));
     let is_good = r.errors() == 0;
     value.filter(|_| is_good).ok_or_else(|| r.finish())
@@ -548,6 +549,7 @@ fn document(
     read: impl FnOnce(&mut Reader<'_>, &At<'_>) -> Option<Spec>,
 ) -> Body<Document> {
     let mut r = Reader::new("body");
+    r.is_json = true;
     r.about(Some(key.to_string()));
     let node = tree(&mut r, body);
     let spec = node.as_ref().and_then(|node| read(&mut r, &At::new(node, "the body")));

@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Option<u64> {
 
 /// The size in the largest unit that divides it, `10GiB`; a plain number of bytes otherwise.
 pub fn format(bytes: u64) -> String {
-    let fits = UNITS.iter().find(|(_, factor)| *factor > 1 && bytes != 0 && bytes % factor == 0);
+    let fits = UNITS.iter().find(|(_, factor)| *factor > 1 && bytes != 0 && bytes.is_multiple_of(*factor));
     match fits {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => bytes.to_string(),

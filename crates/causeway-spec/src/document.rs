@@ -179,7 +179,7 @@ fn read_document(r: &mut Reader<'_>, node: &Node) -> Option<Document> {
                 kinds::read(r, kind, &namespace, &name, &At::new(&empty, "spec"))
             }
             (None, _) => {
-                f.need(r, "spec", "{…}");
+                f.need(r, "spec", spec_example(kind));
                 None
             }
         },
@@ -192,6 +192,24 @@ fn read_document(r: &mut Reader<'_>, node: &Node) -> Option<Document> {
     let key = ObjectKey { kind, namespace, name };
     let written = written(node, &key);
     Some(Document { key, spec: spec?, written, place: r.place(node.mark), warnings })
+}
+
+/// The least that a spec of this kind says.
+const fn spec_example(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Gateway => {
+            "{gatewayClassName: causeway, listeners: [{name: http, port: 8080, protocol: HTTP}]}"
+        }
+        Kind::HttpRoute => {
+            "{parentRefs: [{name: public}], rules: [{backendRefs: [{name: orders, port: 80}]}]}"
+        }
+        Kind::AccessPolicy => {
+            "{targetRefs: [{kind: Service, name: payments}], allow: [{from: [{service: orders}]}]}"
+        }
+        Kind::Subscription => "{push: {service: mail, path: /events}}",
+        Kind::Saga => "{steps: [{name: reserve, call: {service: inventory, path: /reservations}}]}",
+        Kind::Service | Kind::Topic | Kind::Secret => "{}",
+    }
 }
 
 /// Kinds that exist elsewhere, and what to do instead.
@@ -329,6 +347,9 @@ fn clean_metadata(metadata: &mut Vec<Entry>, key: &ObjectKey) {
             });
         }
     }
+    metadata.retain(|entry| {
+        !(entry.key == "annotations" && matches!(&entry.value.value, Value::Map(map) if map.is_empty()))
+    });
     let value = Node { mark: Mark::default(), value: Value::Text(key.namespace.to_string()) };
     metadata.push(Entry { key: "namespace".to_owned(), mark: Mark::default(), value });
 }

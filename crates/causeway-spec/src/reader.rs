@@ -28,13 +28,15 @@ pub(crate) struct Reader<'t> {
     object: Option<String>,
     /// Values are not shown in messages (secrets).
     pub(crate) is_discreet: bool,
+    /// Examples in hints are JSON.
+    pub(crate) is_json: bool,
     problems: Vec<Problem>,
     errors: usize,
 }
 
 impl<'t> Reader<'t> {
     pub(crate) fn new(path: &'t str) -> Self {
-        Reader { path, object: None, is_discreet: false, problems: Vec::new(), errors: 0 }
+        Reader { path, object: None, is_discreet: false, is_json: false, problems: Vec::new(), errors: 0 }
     }
 
     /// Says which object the following problems are about.
@@ -297,10 +299,11 @@ impl<'n> At<'n> {
         let found = choices.iter().find(|(name, _)| *name == text);
         if found.is_none() {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            let one_of = if names.len() == 1 { "" } else { "one of " };
             self.report(
                 r,
                 Code::NotAllowed,
-                format_args!("must be one of {}, found {:?}", names.join(", "), shorten(text)),
+                format_args!("must be {one_of}{}, found {:?}", names.join(", "), shorten(text)),
                 suggest(text, &names, "write"),
             );
         }
@@ -309,8 +312,11 @@ impl<'n> At<'n> {
 
     /// A value that upstream knows and we do not run.
     pub(crate) fn not_supported(&self, r: &mut Reader<'_>, what: &str, hint: &str) {
-        let message = format!("{what} is known but not supported by this version, so the object is refused");
-        self.report(r, Code::NotSupported, format_args!(": {message}"), hint);
+        let message = format!(
+            "{}: {what} is known but not supported by this version, so the object is refused",
+            self.path
+        );
+        r.report(Code::NotSupported, self.mark(), message, hint);
     }
 
     /// The entries of a list, at most `most`.
@@ -385,11 +391,20 @@ impl<'n> Fields<'n> {
 
     /// A field that must be there.
     pub(crate) fn need(&mut self, r: &mut Reader<'_>, name: &'static str, example: &str) -> Option<At<'n>> {
+        let hint = match r.is_json {
+            true => format!("write `\"{name}\": {}`", json_example(example)),
+            false => format!("write `{name}: {example}`"),
+        };
+        self.need_or(r, name, &hint)
+    }
+
+    /// The same with a hint of its own.
+    pub(crate) fn need_or(&mut self, r: &mut Reader<'_>, name: &'static str, hint: &str) -> Option<At<'n>> {
         let found = self.take(name);
         if found.is_none() {
             let mark = self.entries.iter().find(|entry| entry.key == name).map_or(self.at.mark(), |e| e.mark);
             let message = format!("missing field {name:?} in {}", self.place());
-            r.report(Code::Missing, mark, message, format!("write `{name}: {example}`"));
+            r.report(Code::Missing, mark, message, hint);
         }
         found
     }
@@ -428,6 +443,13 @@ impl<'n> Fields<'n> {
     }
 }
 
+/// A YAML example as JSON.
+fn json_example(example: &str) -> String {
+    let chunks = crate::yaml::parse(example, 1);
+    let node = chunks.first().and_then(|chunk| chunk.nodes.first()).filter(|_| !example.contains('…'));
+    node.map_or_else(|| example.to_owned(), Node::to_json)
+}
+
 /// "did you mean …?" for the nearest of `names`, otherwise the list of them.
 pub(crate) fn suggest(text: &str, names: &[&str], verb: &str) -> String {
     let lower = shorten(text).to_lowercase();
@@ -436,9 +458,16 @@ pub(crate) fn suggest(text: &str, names: &[&str], verb: &str) -> String {
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), *name))
         .filter(|(distance, name)| *distance <= (name.chars().count() / 3).max(1))
         .min_by_key(|(distance, _)| *distance);
+    // `Prefix` for `PathPrefix`, `keyed` for `key`; of two letters or less anything is a part.
+    let part = |name: &&&str| {
+        let name = name.to_lowercase();
+        name.len().min(lower.len()) > 2 && (name.contains(&lower) || lower.contains(&name))
+    };
+    let nearest = nearest.or_else(|| names.iter().find(part).map(|name| (0, *name)));
     match nearest {
         Some((_, name)) => format!("did you mean {name:?}?"),
         None if names.is_empty() => "nothing may stand here; leave it out".to_owned(),
+        None if names.len() == 1 && !verb.is_empty() => format!("{verb} {:?}", names[0]),
         None if verb.is_empty() => format!("fields here: {}", names.join(", ")),
         None => format!("{verb} one of: {}", names.join(", ")),
     }

@@ -169,11 +169,10 @@ impl Builder {
                 Some(Frame::Map { mark, entries, .. }) => self.put(Node { mark, value: Value::Map(entries) }),
                 None => Err(Stop),
             },
-            Event::Alias(_) => self.refuse(
-                mark,
-                "an alias (*name) is not accepted",
-                "write the value out where it is used: aliases can make a small text huge",
-            ),
+            Event::Alias(_) => {
+                self.chunk.faults.push(alias(mark));
+                Err(Stop)
+            }
             Event::Nothing
             | Event::StreamStart
             | Event::StreamEnd
@@ -299,6 +298,9 @@ impl Builder {
 
     fn syntax(&self, error: &ScanError, piece: &str) -> Fault {
         let mark = self.mark(error.marker().line(), error.marker().col());
+        if error.info().contains("unknown anchor") {
+            return alias(mark);
+        }
         let line = lines(piece).nth(error.marker().line().saturating_sub(1)).map_or("", |(_, line)| line);
         Fault {
             code: Code::Syntax,
@@ -306,6 +308,16 @@ impl Builder {
             message: format!("this is not valid YAML: {}", shorten_info(error.info())),
             hint: syntax_hint(error.info(), line).to_owned(),
         }
+    }
+}
+
+fn alias(mark: Mark) -> Fault {
+    Fault {
+        code: Code::YamlFeature,
+        mark,
+        message: "an alias (*name) is not accepted".to_owned(),
+        hint: "write the value out where it is used (aliases can make a small text huge), or put it in quotes if it is a text"
+            .to_owned(),
     }
 }
 

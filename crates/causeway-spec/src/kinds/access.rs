@@ -24,7 +24,7 @@ pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Optio
         at.report(r, Code::EmptyPolicy, "is empty, so the policy would guard nothing", hint);
     }
     let allow = f
-        .need(r, "allow", "[{from: [{service: orders}]}]` (or `allow: []`, which allows nothing) `")
+        .need_or(r, "allow", "write `allow: [{from: [{service: orders}]}]`; `allow: []` allows nothing")
         .and_then(|at| at.each(r, ENTRIES_MAX, |r, at| rule(r, namespace, at)));
     let is_dry_run = f.take("dryRun").and_then(|at| at.boolean(r)).unwrap_or(false);
     f.done(r);

@@ -155,13 +155,15 @@ fn one(r: &mut Reader<'_>, at: &At<'_>, scope: Scope) -> Option<(Type, Option<Fi
 
 fn header_edit(r: &mut Reader<'_>, at: &At<'_>) -> Option<HeaderEdit> {
     let mut f = at.fields(r)?;
-    let set = pairs(r, &mut f, "set");
-    let add = pairs(r, &mut f, "add");
+    let mut is_empty = true;
+    let set = pairs(r, &mut f, "set", &mut is_empty);
+    let add = pairs(r, &mut f, "add", &mut is_empty);
     let remove_at = f.take("remove");
+    is_empty &= remove_at.is_none();
     let remove =
         remove_at.as_ref().and_then(|at| at.each(r, EDITS_MAX, text::header_name)).unwrap_or_default();
     f.done(r);
-    if set.is_empty() && add.is_empty() && remove.is_empty() {
+    if is_empty {
         at.report(r, Code::Missing, "edits nothing", "write `set`, `add` or `remove`");
     }
     let mut seen = BTreeSet::new();
@@ -174,7 +176,12 @@ fn header_edit(r: &mut Reader<'_>, at: &At<'_>) -> Option<HeaderEdit> {
     Some(HeaderEdit { set, add, remove })
 }
 
-fn pairs(r: &mut Reader<'_>, f: &mut Fields<'_>, name: &'static str) -> Vec<(String, String)> {
+fn pairs(
+    r: &mut Reader<'_>,
+    f: &mut Fields<'_>,
+    name: &'static str,
+    is_empty: &mut bool,
+) -> Vec<(String, String)> {
     let read = |r: &mut Reader<'_>, at: &At<'_>| {
         let mut f = at.fields(r)?;
         let name = f.need(r, "name", "x-env").and_then(|at| text::header_name(r, &at));
@@ -182,7 +189,9 @@ fn pairs(r: &mut Reader<'_>, f: &mut Fields<'_>, name: &'static str) -> Vec<(Str
         f.done(r);
         Some((name?, value?))
     };
-    f.take(name).and_then(|at| at.each(r, EDITS_MAX, read)).unwrap_or_default()
+    let Some(at) = f.take(name) else { return Vec::new() };
+    *is_empty = false;
+    at.each(r, EDITS_MAX, read).unwrap_or_default()
 }
 
 fn redirect(r: &mut Reader<'_>, at: &At<'_>) -> Option<Filter> {

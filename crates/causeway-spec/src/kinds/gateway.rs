@@ -45,7 +45,9 @@ pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Optio
 fn address(r: &mut Reader<'_>, at: &At<'_>) -> Option<String> {
     let mut f = at.fields(r)?;
     let kind = f.take("type");
+    let mut is_ip = true;
     if let Some(at) = &kind {
+        is_ip = at.node.as_text() == Some("IPAddress");
         match at.text(r)? {
             "IPAddress" => {}
             kind @ ("Hostname" | "NamedAddress") => {
@@ -58,7 +60,7 @@ fn address(r: &mut Reader<'_>, at: &At<'_>) -> Option<String> {
     }
     let value_at = f.need(r, "value", "127.0.0.1");
     f.done(r);
-    let value_at = value_at?;
+    let value_at = value_at.filter(|_| is_ip)?;
     let value = value_at.text(r)?;
     match value.parse::<std::net::IpAddr>() {
         Ok(ip) => Some(ip.to_string()),

@@ -151,7 +151,9 @@ fn action(r: &mut Reader<'_>, namespace: &Name, f: &mut Fields<'_>) -> Option<Ac
     match (f.take("call"), f.take("publish")) {
         (Some(at), None) => call(r, namespace, &at).map(Action::Call),
         (None, Some(at)) => publish(r, &at),
-        (Some(_), Some(at)) => {
+        (Some(call_at), Some(at)) => {
+            call(r, namespace, &call_at);
+            publish(r, &at);
             let hint = "make two steps of it: one calls, the next one publishes";
             at.report(r, Code::Contradiction, "and call exclude each other", hint);
             None

@@ -36,7 +36,8 @@ pub(crate) const PROTOCOLS: [(&str, Protocol); 6] = [
 
 pub(crate) fn read(r: &mut Reader<'_>, spec: &At<'_>) -> Option<Service> {
     let mut f = spec.fields(r)?;
-    let ports = f.take("ports").and_then(|at| at.each(r, PORTS_MAX, port)).unwrap_or_default();
+    let ports_at = f.take("ports");
+    let ports = ports_at.as_ref().and_then(|at| at.each(r, PORTS_MAX, port)).unwrap_or_default();
     check_ports(r, spec, &ports);
     let endpoints_at = f.take("endpoints");
     let endpoints = match &endpoints_at {
@@ -50,7 +51,7 @@ pub(crate) fn read(r: &mut Reader<'_>, spec: &At<'_>) -> Option<Service> {
         let hint = "a subset takes its instances from the service that it names: leave `endpoints` out";
         at.report(r, Code::Contradiction, "and endpoints exclude each other", hint);
     }
-    if let Some(at) = endpoints_at.filter(|_| ports.is_empty()) {
+    if let Some(at) = endpoints_at.filter(|_| ports_at.is_none()) {
         let hint =
             "write `ports: [{port: 80, protocol: HTTP}]`: a route selects an endpoint by its service's port";
         at.report(r, Code::Missing, "need the service's ports, and there are none", hint);

@@ -49,7 +49,10 @@ pub(crate) fn document(
     };
     let fits = |(topic, group): &(Name, Name)| format!("{topic}.{group}") == name.as_str();
     let Some((topic, group)) = parts.filter(fits) else {
-        let hint = "write `metadata: {name: orders.mail}` for the group mail of the topic orders";
+        let hint = match topic_at.is_some() || group_at.is_some() {
+            true => "name, `topic` and `group` must agree: the name is <topic>.<group>",
+            false => "write `metadata: {name: orders.mail}` for the group mail of the topic orders",
+        };
         let message = format!("the name {:?} is not <topic>.<group>", name.as_str());
         r.report(Code::BadName, spec.mark(), message, hint);
         return None;
@@ -136,25 +139,27 @@ fn delivery(r: &mut Reader<'_>, namespace: &Name, f: &mut Fields<'_>) -> Option<
     match (push, pull) {
         (Some(at), Some(_)) => {
             at.report(r, Code::Contradiction, "and pull exclude each other", "keep one of them");
-            None
+            push_delivery(r, namespace, &at)
         }
         (None, None) => {
             let hint = "write `push: {service: mail, path: /events}`, or `pull: {}`";
             f.at.report_as("", r, Code::Missing, "neither `push` nor `pull` is written", hint);
             None
         }
-        (Some(at), None) => {
-            let mut f = at.fields(r)?;
-            let service = service_key(r, namespace, &mut f);
-            let path = f.take("path").map_or(Some("/".to_owned()), |at| text::request_path(r, &at));
-            f.done(r);
-            Some(Delivery::Push { service: service?, path: path? })
-        }
+        (Some(at), None) => push_delivery(r, namespace, &at),
         (None, Some(at)) => {
             at.fields(r)?.done(r);
             Some(Delivery::Pull)
         }
     }
+}
+
+fn push_delivery(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<Delivery> {
+    let mut f = at.fields(r)?;
+    let service = service_key(r, namespace, &mut f);
+    let path = f.take("path").map_or(Some("/".to_owned()), |at| text::request_path(r, &at));
+    f.done(r);
+    Some(Delivery::Push { service: service?, path: path? })
 }
 
 /// `service` and, for one of another namespace, `namespace`. Whether the call is allowed is for its access policies.
@@ -173,13 +178,13 @@ pub(crate) fn retry(r: &mut Reader<'_>, at: &At<'_>) -> Option<RetryPolicy> {
     let max_at = f.take("maxBackoff");
     let max_backoff = max_at.as_ref().map_or(Some(default.max_backoff), |at| at.long_duration(r));
     f.done(r);
-    let (attempts, backoff, max_backoff) = (attempts?, backoff?, max_backoff?);
+    let (backoff, max_backoff) = (backoff?, max_backoff?);
     match max_at {
         Some(at) if max_backoff < backoff => {
             let message = format!("must not be shorter than `backoff`, {}", crate::duration::format(backoff));
             at.report(r, Code::Contradiction, message, "lengthen `maxBackoff` or shorten `backoff`");
             None
         }
-        _ => Some(RetryPolicy { attempts, backoff, max_backoff: max_backoff.max(backoff) }),
+        _ => Some(RetryPolicy { attempts: attempts?, backoff, max_backoff: max_backoff.max(backoff) }),
     }
 }
