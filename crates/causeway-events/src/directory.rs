@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use causeway_model::{Name, Revision, Subscription};
+use causeway_model::{Name, Offset, Revision, Subscription, codec};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -29,7 +29,8 @@ pub(crate) type TopicKey = (Name, Name);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directory {
     pub(crate) revision: Revision,
-    pub(crate) topics: BTreeMap<TopicKey, TopicDoor>,
+    /// Shared, because most revisions change neither a topic nor a subscription.
+    pub(crate) topics: Arc<BTreeMap<TopicKey, TopicDoor>>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,8 +52,34 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// A publish on its way to its topic's task; the events are checked.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    pub(crate) events: Vec<CloudEvent>,
+    pub(crate) events: Vec<Encoded>,
     pub(crate) reply: Reply<Published>,
+}
+
+impl Publish {
+    pub(crate) fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.bytes.len()).sum()
+    }
+}
+
+/// An event in its journal form, encoded by the publisher's own task, so that the topic's one task does not have to.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) source: String,
+    pub(crate) id: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Encoded {
+    pub(crate) fn new(event: CloudEvent) -> Self {
+        let bytes = codec::encode(&event);
+        Encoded { source: event.source, id: event.id, bytes }
+    }
+
+    /// Whether it is the same event by the specification: source and id.
+    pub(crate) fn is_same(&self, other: &Encoded) -> bool {
+        self.id == other.id && self.source == other.source
+    }
 }
 
 /// A call on its way to a subscription's task.
@@ -61,7 +88,7 @@ pub(crate) enum Call {
     Pull { max: usize, until: Instant, reply: Reply<Vec<Leased>> },
     Settle { tokens: Vec<Token>, how: Settle, reply: Reply<Settled> },
     Seek { to: From, reply: Reply<()> },
-    DeadLetters { after: Option<causeway_model::Offset>, limit: usize, reply: Reply<Vec<DeadLetter>> },
+    DeadLetters { after: Option<Offset>, limit: usize, reply: Reply<Vec<DeadLetter>> },
     Redrive { redrive: Redrive, reply: Reply<Redriven> },
 }
 

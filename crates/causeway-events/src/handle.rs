@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::binding::{BATCH_EVENTS_MAX, BODY_BYTES_MAX};
 use crate::cloudevent::CloudEvent;
-use crate::directory::{Call, Directory, GroupDoor, Publish, Settle, TopicDoor};
+use crate::directory::{Call, Directory, Encoded, GroupDoor, Publish, Settle, TopicDoor};
 use crate::driver;
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
@@ -26,7 +26,7 @@ use crate::options::Options;
 use crate::structured;
 use crate::tail::{self, Tail};
 use crate::view::{
-    DeadLetter, From, Leased, PULL_WAIT_MAX, Page, Published, Pull, Redrive, Redriven, Settled, Stored,
+    DeadLetter, From, Leased, PULL_WAIT_MAX, Page, Published, Pull, Redrive, Redriven, Settled,
     SubscriptionView, Token, TopicView,
 };
 
@@ -82,12 +82,16 @@ impl Events {
         topic: &Name,
         events: Vec<CloudEvent>,
     ) -> Result<Published, Error> {
-        check_publish(&events).inspect_err(|_| drop(self.shared.metrics.refused.inc()))?;
+        if let Err(error) = check_publish(&events) {
+            self.shared.metrics.refused.inc();
+            return Err(error);
+        }
         let door = self.topic_door(namespace, topic).await?;
         if events.is_empty() {
             return Ok(Published::default());
         }
         let (reply, answer) = oneshot::channel();
+        let events = events.into_iter().map(Encoded::new).collect();
         ask(&door.publish, Publish { events, reply }, answer).await
     }
 

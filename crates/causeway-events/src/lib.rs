@@ -16,17 +16,27 @@ pub mod cloudevent;
 mod directory;
 mod driver;
 pub mod error;
+mod filter;
+mod group;
 mod handle;
+mod invariants;
 mod journal;
 mod log;
+mod machine;
 mod metrics;
 mod options;
+mod push;
+mod recover;
+mod spans;
 pub mod structured;
 mod tail;
+mod topic;
 pub mod view;
+mod window;
 
 pub use cloudevent::{CloudEvent, Extension};
 pub use error::{Error, Kind};
+pub use filter::{FILTER_BYTES_MAX, Filter, Undecided};
 pub use handle::{DEAD_LETTERS_PAGE_MAX, DELAY_MAX, Events, PULL_EVENTS_MAX, READ_EVENTS_MAX, TOKENS_MAX};
 pub use metrics::Metrics;
 pub use options::Options;
@@ -35,3 +45,4 @@ pub use view::{
     DeadLetter, DeadReason, From, InvalidToken, Leased, Page, Published, Pull, Redrive, Redriven, Settled,
     State, Status, Stored, SubscriptionView, Token, TopicView,
 };
+pub use window::{DEDUPE, IDENTITIES_MAX};
