@@ -45,6 +45,8 @@ pub(crate) struct Submission {
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 /// Instances and objects above which debug builds look at the invariants no more: each look costs the state's size.
 const INVARIANTS_STATE_MAX: usize = 500;
+/// Time between two log lines that say the journal cannot be written: the first is news, the others are reminders.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Driver {
     machine: Machine,
@@ -57,6 +59,7 @@ pub(crate) struct Driver {
     metrics: Metrics,
     time: Time,
     ticked_at: Timestamp,
+    complained_at: Option<Timestamp>,
 }
 
 /// Wall-clock time that does not run back, and notices when it jumps.
@@ -121,6 +124,7 @@ impl Driver {
             metrics,
             time: Time::new(clock),
             ticked_at: Timestamp::default(),
+            complained_at: None,
         };
         driver.catch_up()?;
         let now = driver.time.look().0;
@@ -186,10 +190,10 @@ impl Driver {
         if is_jump || is_late {
             self.was_away(now);
         }
+        let began = self.time.instant;
         while !waiting.is_empty() {
             self.batch(waiting).await;
         }
-        let began = self.time.instant;
         let (now, is_jump) = self.time.look();
         if is_jump || self.time.instant.duration_since(began) > AWAY_MIN {
             self.was_away(now); // a slow disk: heartbeats wait in the queue, so nobody could renew
@@ -298,7 +302,7 @@ impl Driver {
     }
 
     fn finish(&mut self, batch: Gathered) {
-        self.check();
+        self.check(batch.before.as_ref());
         drop(batch.before); // before the next change, which would otherwise copy what the two share
         if !batch.bytes.is_empty() {
             self.publish();
@@ -320,7 +324,10 @@ impl Driver {
     /// The batch cannot be written. Commands that need no record are taken all the same, so that a full disk does not make
     /// the living look dead; the others are told.
     fn give_up(&mut self, now: Timestamp, waiting: &mut Vec<Submission>, error: &causeway_store::Error) {
-        tracing::error!(%error, "the registry cannot write its journal");
+        if self.complained_at.is_none_or(|at| now.since(at) >= COMPLAINT_EVERY) {
+            self.complained_at = Some(now);
+            tracing::error!(%error, "the registry cannot write its journal [CW-1205]");
+        }
         for submission in waiting.drain(..) {
             let outcome = match self.machine.decide(now, &submission.command) {
                 Ok(Decision { records, answer }) if records.is_empty() => {
@@ -393,10 +400,12 @@ impl Driver {
         }
     }
 
-    fn check(&self) {
+    /// In debug builds: what must hold does, from the state before the batch to this one.
+    fn check(&self, before: Option<&Machine>) {
         let size = self.machine.snapshot.instance_count() + self.machine.snapshot.object_count();
         if cfg!(debug_assertions) && size <= INVARIANTS_STATE_MAX {
-            let checked = invariants::check(&self.machine);
+            let step = before.map_or(Ok(()), |before| invariants::check_step(before, &self.machine));
+            let checked = invariants::check(&self.machine).and(step);
             debug_assert_eq!(checked, Ok(()), "the registry's state is not sound");
         }
     }

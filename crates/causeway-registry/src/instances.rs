@@ -197,12 +197,12 @@ impl Machine {
     }
 
     pub(crate) fn tick(&self, now: Timestamp) -> Decided {
-        let expired = self.seats.expired(now).take(limits::TICK_EXPIRIES_MAX);
-        let instances = expired.filter_map(|key| self.snapshot.instance(key));
+        let instances = self.seats.expired(now).filter_map(|key| self.snapshot.instance(key));
         let (lapsing, others): (Vec<&Instance>, Vec<&Instance>) =
             instances.map(|instance| &**instance).partition(|instance| self.lapses(instance));
+        // The guard sees all of them, even when the records of some must wait for the next look.
         let verdicts = self.guard.verdicts(&lapsing);
-        let decrees = lapsing.iter().zip(verdicts).map(|(instance, is_guarded)| match is_guarded {
+        let lapsed = lapsing.iter().zip(verdicts).map(|(instance, is_guarded)| match is_guarded {
             true => Decree::Suspected { key: instance.key.clone() },
             false => Decree::Removed { key: instance.key.clone(), why: Removal::Expired },
         });
@@ -211,7 +211,7 @@ impl Machine {
             let why = if is_given_up { Removal::GivenUp } else { Removal::Expired };
             Decree::Removed { key: instance.key.clone(), why }
         });
-        Ok((decrees.chain(removed).collect(), Answer::default()))
+        Ok((lapsed.chain(removed).take(limits::TICK_EXPIRIES_MAX).collect(), Answer::default()))
     }
 
     /// Whether the end of its lease is news that the guard must believe: not of one that was drained, nor of a suspect.

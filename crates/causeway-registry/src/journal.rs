@@ -143,3 +143,7 @@ impl Record {
         codec::decode(bytes)
     }
 }
+
+#[cfg(test)]
+#[path = "journal/tests.rs"]
+mod tests;
