@@ -805,7 +805,7 @@ impl Saga {
                 }
             }
         }
-        for step in self.steps.iter_mut().filter(|step| !step.is_in_flight) {
+        for step in &mut self.steps {
             step.attempts = 0;
             step.not_before = at;
             step.not_yets = 0;
@@ -920,3 +920,6 @@ impl Attempt {
 fn spread(wait: Duration, luck: f64) -> Duration {
     wait.mul_f64(0.8 + 0.4 * luck)
 }
+
+#[cfg(test)]
+mod tests;
