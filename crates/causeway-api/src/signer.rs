@@ -1,0 +1,164 @@
+//! Who gets which certificate: a newcomer the one its join token names, a member its own again.
+//!
+//! In:    signing requests with what the peer proved or brought.     Out: certificates, each written down before it is handed out.
+//! Owner: the control port.
+//! Invariant: a certificate names the service of the token or of the peer's own certificate, and nothing that the request asks for.
+//! Not here: signing (`causeway-identity`), what tokens there are (`causeway-registry`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use causeway_base::Clock;
+use causeway_base::outbound::Pending;
+use causeway_identity::{Authorities, JoinToken, TokenTerms, control_service};
+use causeway_model::{Name, ServiceKey, SpiffeId, Timestamp, TrustDomain};
+use causeway_registry::{Command, Digest, Issued, Registry, Serial, Token, TokenId, TokenUse};
+use causeway_xds::{PeerIdentity, Reason, Refused, Signed, Signer};
+use parking_lot::RwLock;
+
+/// For how long a token is good when nothing is said.
+pub const TOKEN_TTL: Duration = Duration::from_secs(3600);
+
+/// The desk where certificates and tokens are made. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    authorities: RwLock<Authorities>,
+    trust_domain: TrustDomain,
+    registry: Registry,
+    clock: Clock,
+    ttl: Duration,
+}
+
+impl Desk {
+    /// A desk that signs with `authorities`, each certificate for `ttl`.
+    pub fn new(
+        authorities: Authorities,
+        trust_domain: TrustDomain,
+        registry: Registry,
+        clock: Clock,
+        ttl: Duration,
+    ) -> Self {
+        let authorities = RwLock::new(authorities);
+        Desk { shared: Arc::new(Shared { authorities, trust_domain, registry, clock, ttl }) }
+    }
+
+    /// Makes a join token for one service or gateway and writes it down; gives its whole text, which is shown nowhere again.
+    ///
+    /// # Errors
+    /// A service of the house itself (namespace `causeway`), or the registry's refusal.
+    pub async fn join_token(
+        &self,
+        service: ServiceKey,
+        ttl: Duration,
+        issued_by: &str,
+    ) -> Result<String, Refused> {
+        self.may_be_given(&service)?;
+        let root = self.shared.authorities.read().signer(self.now()).root_sha256();
+        let token = JoinToken::generate(root);
+        let id = TokenId::new(&token.id()).ok_or_else(|| unavailable(&"a token's id is not one"))?;
+        let record = Token {
+            id,
+            digest: Digest::new(token.secret_sha256()),
+            use_for: TokenUse::Join,
+            namespace: Some(service.namespace),
+            service: Some(service.name),
+            expires_at: Some(self.now().plus(ttl)),
+            issued_by: issued_by.to_owned(),
+        };
+        self.shared
+            .registry
+            .submit(Command::IssueToken(record))
+            .await
+            .map_err(|error| unavailable(&error))?;
+        Ok(token.reveal())
+    }
+
+    /// The namespace `causeway` is the house's own: events, sagas, the control port itself.
+    fn may_be_given(&self, service: &ServiceKey) -> Result<(), Refused> {
+        if service.namespace != control_service().namespace {
+            return Ok(());
+        }
+        let text = format!("{service} is an identity of the node itself; no token is made for it");
+        Err(Refused::new(Reason::NotAllowed, "CW-1901", text))
+    }
+
+    async fn decide(&self, peer: PeerIdentity, csr: Bytes) -> Result<Signed, Refused> {
+        let service = match (&peer.spiffe, &peer.token) {
+            (Some(spiffe), _) => spiffe.service.clone(),
+            (None, Some(token)) => self.redeem(token)?,
+            (None, None) => {
+                return Err(Refused::new(
+                    Reason::Unauthenticated,
+                    "CW-1902",
+                    "a join token or a certificate is needed",
+                ));
+            }
+        };
+        self.may_be_given(&service)?;
+        let id = SpiffeId::new(self.shared.trust_domain.clone(), service);
+        let issued = {
+            let authorities = self.shared.authorities.read();
+            authorities.sign(&csr, &id, self.shared.ttl, self.now())
+        };
+        let issued =
+            issued.map_err(|error| Refused::new(Reason::Invalid, error.code(), error.to_string()))?;
+        let serial = Serial::new(&issued.serial).ok_or_else(|| unavailable(&"a serial number is not one"))?;
+        let record = Issued { serial, identity: id.clone(), not_after: issued.not_after, revoked_at: None };
+        self.shared
+            .registry
+            .submit(Command::RecordIssued(record))
+            .await
+            .map_err(|error| unavailable(&error))?;
+        tracing::info!(identity = %id, serial = issued.serial, until = issued.not_after.to_rfc3339(), "a certificate was issued");
+        Ok(Signed { chain_pem: issued.chain_pem, bundle_pem: issued.roots_pem, not_after: issued.not_after })
+    }
+
+    /// The service that a join token stands for.
+    fn redeem(&self, text: &str) -> Result<ServiceKey, Refused> {
+        // The same words for every reason, so that a guess learns nothing.
+        let unknown = || {
+            let text = "the join token is not known here, was revoked or has expired; make one with `causeway token create`";
+            Refused::new(Reason::Unauthenticated, "CW-1902", text)
+        };
+        let token = JoinToken::parse(text)
+            .map_err(|error| Refused::new(Reason::Unauthenticated, error.code(), error.to_string()))?;
+        let id = TokenId::new(&token.id()).ok_or_else(unknown)?;
+        let digest = token.secret_sha256();
+        let record = self.shared.registry.verify(&id, &Digest::new(digest)).map_err(|_| unknown())?;
+        let (TokenUse::Join, Some(namespace), Some(name)) =
+            (&record.use_for, &record.namespace, &record.service)
+        else {
+            return Err(unknown());
+        };
+        let scope = ServiceKey::new(namespace.clone(), name.clone());
+        let expires_at = record.expires_at.unwrap_or(Timestamp::from_millis(u64::MAX));
+        let terms = TokenTerms { secret_sha256: &digest, scope: &scope, expires_at };
+        token.check(&terms, &scope, self.now()).map_err(|_| unknown())?;
+        Ok(scope)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now().into()
+    }
+}
+
+impl Signer for Desk {
+    fn sign(&self, peer: PeerIdentity, csr_der: Bytes) -> Pending<Result<Signed, Refused>> {
+        let desk = self.clone();
+        Box::pin(async move { desk.decide(peer, csr_der).await })
+    }
+}
+
+/// The namespace of identities that are the house's own.
+pub fn house_namespace() -> Name {
+    control_service().namespace
+}
+
+fn unavailable(error: &dyn std::fmt::Display) -> Refused {
+    Refused::new(Reason::Unavailable, "CW-1903", format!("cannot write it down now: {error}"))
+}
