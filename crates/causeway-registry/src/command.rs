@@ -25,6 +25,10 @@ use crate::token::{Issued, Serial, Token, TokenId};
 /// [`Kind::StaleOwner`](crate::Kind::StaleOwner) when another owner has registered the key since. Without one (an operator, a
 /// neighbour's protocol) it is not fenced.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a registration is the common command: a box would cost it an allocation"
+)]
 pub enum Command {
     /// Registers an instance, or says again that it is there. Said again unchanged by the same owner it costs no revision:
     /// it renews the lease, binds it to the new connection, and brings a lost or suspect instance back.

@@ -304,9 +304,7 @@ impl Driver {
     fn finish(&mut self, batch: Gathered) {
         self.check(batch.before.as_ref());
         drop(batch.before); // before the next change, which would otherwise copy what the two share
-        if !batch.bytes.is_empty() {
-            self.publish();
-        }
+        self.publish();
         batch.notable.iter().for_each(|record| self.note(record));
         self.metrics.batch_commands.observe(batch.decided.len() as f64);
         for (submission, outcome) in batch.decided {
@@ -328,6 +326,7 @@ impl Driver {
             self.complained_at = Some(now);
             tracing::error!(%error, "the registry cannot write its journal [CW-1205]");
         }
+        self.publish();
         for submission in waiting.drain(..) {
             let outcome = match self.machine.decide(now, &submission.command) {
                 Ok(Decision { records, answer }) if records.is_empty() => {
@@ -371,7 +370,11 @@ impl Driver {
         }
     }
 
+    /// Publishes the state, if it is newer than what is published (it may be so by another's writes alone).
     fn publish(&mut self) {
+        if self.watch.borrow().revision() == self.machine.revision() {
+            return;
+        }
         let snapshot = Arc::new(self.machine.snapshot.clone());
         self.metrics.instances.set(snapshot.instance_count() as i64);
         self.metrics.objects.set(snapshot.object_count() as i64);

@@ -155,6 +155,10 @@ async fn whoever_was_slower_decides_again() {
     let mut changed: Vec<u64> = answers.iter().filter(|a| a.is_changed).map(|a| a.revision.get()).collect();
     changed.sort_unstable();
     assert_eq!(changed, [1, 2], "the same registration is new only once, whoever took it");
+    for house in [&one, &two] {
+        let behind = register(&house.registry, "orders", "same").await;
+        assert!(!behind.is_changed && house.registry.snapshot().revision() >= behind.revision);
+    }
     let third = open(store);
     assert_eq!(third.registry.snapshot().instance_count(), 2);
     assert_eq!(third.registry.snapshot().revision(), Revision::new(2));
