@@ -27,6 +27,10 @@ pub mod resource;
 mod server;
 mod signing;
 pub mod stream;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientConfig, ClientHandle, HOLD_BACK_MAX};
 pub use hold::{Hold, Known, REPORT_INTERVAL};

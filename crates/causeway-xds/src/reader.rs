@@ -471,3 +471,7 @@ fn status(rejected: &[proto::RejectedResource]) -> proto::RpcStatus {
         details: details.collect(),
     }
 }
+
+#[cfg(test)]
+#[path = "reader/tests.rs"]
+mod tests;

@@ -340,10 +340,20 @@ service!(
 service!(IdentityService, "causeway.v1.Identity", proto::SIGN_PATH, unary, signing::REQUEST_BYTES_MAX);
 service!(PresenceService, "causeway.v1.Presence", proto::HOLD_PATH, streaming, presence::REQUEST_BYTES_MAX);
 
-/// What the picture that is sent now is at.
 impl Signals {
     /// Revision of the picture that streams are sent.
     pub fn revision(&self) -> Revision {
         self.shared.pictures.borrow().revision()
+    }
+}
+
+#[cfg(test)]
+impl Signals {
+    pub(crate) fn sent(&self) -> u64 {
+        self.shared.counters.resources.get()
+    }
+
+    pub(crate) fn pushes(&self) -> u64 {
+        self.shared.counters.pushes.get()
     }
 }

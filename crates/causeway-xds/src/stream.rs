@@ -477,3 +477,7 @@ fn cut(mut text: String, bytes: usize) -> String {
     text.truncate(end);
     text
 }
+
+#[cfg(test)]
+#[path = "stream/tests.rs"]
+mod tests;
