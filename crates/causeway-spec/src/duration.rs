@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What a duration may look like, for messages.
 pub const FORM: &str = "numbers with the units h, m, s and ms, such as \"10s\", \"1m30s\" or \"200ms\"";
-/// Most parts of one duration, and most digits of one part (GEP-2257).
+/// Most parts of one duration (days are one more), and most digits of one part (GEP-2257).
 const PARTS_MAX: usize = 4;
 const DIGITS_MAX: usize = 5;
 
@@ -28,7 +28,7 @@ pub fn parse_long(text: &str) -> Option<Duration> {
 fn read(text: &str, with_days: bool) -> Option<Duration> {
     let mut rest = text;
     let mut millis: u64 = 0;
-    for _ in 0..PARTS_MAX {
+    for _ in 0..PARTS_MAX + usize::from(with_days) {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (number, after) = rest.split_at(digits);
         let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();

@@ -226,6 +226,7 @@ impl<'t> Scanner<'t> {
     }
 
     fn number(&mut self) -> Read<Value> {
+        let start = self.mark;
         let mut out = String::new();
         if self.peek() == Some('-') {
             out.push('-');
@@ -253,6 +254,11 @@ impl<'t> Scanner<'t> {
                 self.next();
             }
             self.digits(&mut out)?;
+        }
+        if !crate::tree::is_finite(&out) {
+            let fault =
+                self.fault("a number beyond 1.7e308", "write a smaller one, or put it in double quotes");
+            return Err(Fault { mark: start, ..fault });
         }
         Ok(Value::Number(out))
     }
@@ -380,6 +386,7 @@ mod tests {
             ("\"\\ud800\"", 1, 4),
             ("\"\\x\"", 1, 3),
             ("1 2", 1, 3),
+            ("[1e999]", 1, 2),
             ("", 1, 1),
             ("\"a\nb\"", 1, 3),
         ] {

@@ -76,7 +76,9 @@ impl<'t> Reader<'t> {
         hint: impl Into<String>,
     ) {
         self.errors += usize::from(!code.is_warning());
-        if !self.is_full() {
+        // Warnings leave room: whoever looks for errors among the problems must find one.
+        let most = if code.is_warning() { PROBLEMS_MAX / 2 } else { PROBLEMS_MAX };
+        if self.problems.len() < most {
             self.problems.push(Problem {
                 code,
                 place: self.place(mark),

@@ -114,6 +114,11 @@ impl Node {
     }
 }
 
+/// Whether a number's text is one that a double can hold, however coarsely; others would read infinity, or nothing.
+pub(crate) fn is_finite(number: &str) -> bool {
+    number.parse::<f64>().is_ok_and(f64::is_finite)
+}
+
 /// Appends `text` as a JSON string. Characters that YAML or a terminal would mistake are escaped too.
 pub(crate) fn write_json_text(text: &str, out: &mut String) {
     out.push('"');

@@ -12,7 +12,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use crate::json::{Fault, duplicate};
 use crate::problem::Code;
-use crate::tree::{DEPTH_MAX, Entry, Mark, Node, Value};
+use crate::tree::{DEPTH_MAX, Entry, Mark, Node, Value, is_finite};
 
 /// One document of a text (several only where a lone carriage return ends lines).
 #[derive(Debug, Default)]
@@ -361,11 +361,6 @@ fn resolve(text: &str) -> Option<Value> {
             None => Value::Text(text.to_owned()),
         },
     })
-}
-
-/// Whether a JSON number is one that others can hold.
-pub(crate) fn is_finite(number: &str) -> bool {
-    number.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 /// The JSON text of a core-schema number (`inf` for infinity, which is then refused); `None` when it is none.

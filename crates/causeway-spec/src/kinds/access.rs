@@ -51,14 +51,14 @@ fn target(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<ServiceKe
             _ => {
                 at.choice(r, &[("Service", ())]);
                 if let Some(group_at) = group_at {
-                    group_at.choice(r, &super::SERVICE_GROUPS);
+                    group_at.choice(r, &super::refs::SERVICE_GROUPS);
                 }
             }
         }
     }
     let name = f.need(r, "name", "payments").and_then(|at| at.name(r));
     let hint = "a policy guards services of its own namespace: move it there";
-    super::own_namespace(r, &mut f, namespace, hint);
+    super::refs::own_namespace(r, &mut f, namespace, hint);
     f.refuse(r, "sectionName", "a policy guards every port of its service; leave it out");
     f.done(r);
     Some(ServiceKey::new(namespace.clone(), name?))

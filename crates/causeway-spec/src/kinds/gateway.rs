@@ -185,7 +185,7 @@ fn certificate(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<(Nam
     let name = f.need(r, "name", "shop-tls").and_then(|at| at.name(r));
     let hint =
         "move the Secret into the Gateway's namespace; ReferenceGrant is not supported by this version";
-    super::own_namespace(r, &mut f, namespace, hint);
+    super::refs::own_namespace(r, &mut f, namespace, hint);
     f.done(r);
     Some((namespace.clone(), name?))
 }
@@ -210,7 +210,7 @@ fn allowed_routes(r: &mut Reader<'_>, at: &At<'_>) -> Option<bool> {
         kinds.each(r, LISTENERS_MAX, |r, at| {
             let mut f = at.fields(r)?;
             if let Some(at) = f.take("group") {
-                at.choice(r, &[(super::GATEWAY_GROUP, ())]);
+                at.choice(r, &[(super::refs::GATEWAY_GROUP, ())]);
             }
             let kind = f.need(r, "kind", "HTTPRoute")?;
             match kind.text(r)? {

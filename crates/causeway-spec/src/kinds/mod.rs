@@ -8,6 +8,7 @@
 pub(crate) mod access;
 pub(crate) mod filter;
 pub(crate) mod gateway;
+pub(crate) mod refs;
 pub(crate) mod route;
 pub(crate) mod saga;
 pub(crate) mod secret;
@@ -17,13 +18,7 @@ pub(crate) mod topic;
 
 use causeway_model::{Kind, Name, Spec};
 
-use crate::problem::Code;
-use crate::reader::{At, Fields, Reader};
-
-/// The group of Gateway API's kinds.
-pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
-/// The groups under which a Service may be named: upstream's core group, and ours.
-pub(crate) const SERVICE_GROUPS: [(&str, ()); 2] = [("", ()), ("causeway.dev", ())];
+use crate::reader::{At, Reader};
 
 /// Reads the spec of one kind. A Secret has none: its whole document is read (`secret.rs`).
 pub(crate) fn read(
@@ -42,14 +37,5 @@ pub(crate) fn read(
         Kind::Subscription => subscription::document(r, namespace, name, spec).map(Spec::Subscription),
         Kind::Saga => saga::read(r, namespace, name, spec).map(Spec::Saga),
         Kind::Secret => None,
-    }
-}
-
-/// A reference's `namespace`, which must be the object's own.
-pub(crate) fn own_namespace(r: &mut Reader<'_>, f: &mut Fields<'_>, own: &Name, hint: &str) {
-    let Some(at) = f.take("namespace") else { return };
-    if let Some(named) = at.name(r).filter(|named| named != own) {
-        let message = format!("is {named:?}, but the object is in {own:?}: nothing permits the reference");
-        at.report(r, Code::CrossNamespace, message, hint);
     }
 }

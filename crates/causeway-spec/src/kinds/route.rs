@@ -90,15 +90,15 @@ fn parent(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<ParentRef
     };
     if let (Some(at), Some(kind)) = (f.take("group"), kind) {
         match kind {
-            ParentKind::Gateway => at.choice(r, &[(super::GATEWAY_GROUP, ())]),
-            ParentKind::Service => at.choice(r, &super::SERVICE_GROUPS),
+            ParentKind::Gateway => at.choice(r, &[(super::refs::GATEWAY_GROUP, ())]),
+            ParentKind::Service => at.choice(r, &super::refs::SERVICE_GROUPS),
         };
     }
     let name = f.need(r, "name", "public").and_then(|at| at.name(r));
     let parent_namespace = match kind {
         Some(ParentKind::Service) => {
             let hint = "a route on a Service stands in that Service's namespace: move it there";
-            super::own_namespace(r, &mut f, namespace, hint);
+            super::refs::own_namespace(r, &mut f, namespace, hint);
             namespace.clone()
         }
         _ => f.take("namespace").map_or(Some(namespace.clone()), |at| at.name(r))?,
@@ -235,7 +235,7 @@ fn condition(
 fn backend(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>, matches: &[RequestMatch]) -> Option<Backend> {
     let mut f = at.fields(r)?;
     if let Some(at) = f.take("group") {
-        at.choice(r, &super::SERVICE_GROUPS);
+        at.choice(r, &super::refs::SERVICE_GROUPS);
     }
     if let Some(at) = f.take("kind") {
         at.choice(r, &[("Service", ())]);
@@ -243,7 +243,7 @@ fn backend(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>, matches: &[Request
     let name = f.need(r, "name", "orders").and_then(|at| at.name(r));
     let hint = "ReferenceGrant is not supported by this version: put the route into the backend's namespace, and let the \
                 Gateway's listener take it with `allowedRoutes: {namespaces: {from: All}}`";
-    super::own_namespace(r, &mut f, namespace, hint);
+    super::refs::own_namespace(r, &mut f, namespace, hint);
     let port = f.take("port").and_then(|at| at.port(r));
     let weight = f.take("weight").map_or(Some(1), |at| at.u32(r, 0..=WEIGHT_MAX));
     let filters_at = f.take("filters");
