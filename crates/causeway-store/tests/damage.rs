@@ -178,6 +178,42 @@ async fn every_flipped_bit_is_found() {
     }
 }
 
+/// The end of a log that was closed, or quiet for a moment, is marked: damage to its last records is told from a torn tail.
+#[tokio::test]
+async fn the_end_of_a_quiet_log_is_marked_as_durable() {
+    for is_closed in [true, false] {
+        let dir = temporary();
+        let (store, _) = Store::open(dir.path(), options()).unwrap();
+        store.append(Batch::new().append(&stream(0), "first".into())).await.unwrap();
+        store.append(Batch::new().append(&stream(0), "last".into())).await.unwrap();
+        let path = newest_segment(dir.path());
+        if is_closed {
+            store.close().await;
+        }
+        let is_marked = |bytes: &[u8]| {
+            let ends = ends_of(bytes, &[[0; 3], [1, 0, 0], [2, 0, 0]]);
+            ends[ends.len() - 1].1 == ends[ends.len() - 2].1
+        };
+        let quiet = async {
+            while !is_marked(&std::fs::read(&path).unwrap()) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), quiet).await.unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        store.close().await;
+        for at in HEADER..bytes.len() - COMMIT {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            std::fs::write(&path, &damaged).unwrap();
+            let error = Store::open(dir.path(), options()).map(|(_, recovery)| recovery).unwrap_err();
+            assert_eq!(error.kind, Kind::Corrupt, "byte {at}, closed {is_closed}");
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(Store::open(dir.path(), options()).unwrap().1.records, 2);
+    }
+}
+
 /// Random logs over several segments, random damage: one flip or one cut, anywhere.
 #[tokio::test]
 async fn random_damage_never_gives_wrong_data() {
