@@ -124,9 +124,18 @@ impl Driver {
             } else if turn.append.is_none() && turn.calls.is_empty() && turn.events.is_empty() {
                 return Ok(());
             }
+            if turn.append.is_none() && !turn.events.is_empty() {
+                // A request that could not be made has ended already.
+                continue;
+            }
             let timer = turn.timers.peek().map(|Reverse((time, _))| time.since(now(&self.clock)));
             tokio::select! {
                 biased;
+                () = &mut cancelled, if !is_draining => {
+                    is_draining = true;
+                    inbox.close();
+                    drained.as_mut().reset(self.clock.instant() + DRAIN_MAX);
+                }
                 committed = ready(&mut turn.append), if turn.append.is_some() => {
                     turn.append = None;
                     let committed = committed.map_err(|error| {
@@ -143,11 +152,6 @@ impl Driver {
                 }
                 () = tokio::time::sleep(timer.unwrap_or_default().min(SLEEP_MAX)), if timer.is_some() && !is_draining => {
                     self.ring(&mut turn);
-                }
-                () = &mut cancelled, if !is_draining => {
-                    is_draining = true;
-                    inbox.close();
-                    drained.as_mut().reset(self.clock.instant() + DRAIN_MAX);
                 }
                 () = &mut drained, if is_draining => return Ok(()),
             }

@@ -204,9 +204,11 @@ impl Run {
             for work in self.begin() {
                 let step = self.saga.plan.step(usize::from(work.step)).name.to_string();
                 let mut outcome = answer(&step, work.kind, work.attempt);
-                if let Err(why) =
-                    self.saga.plan.render(usize::from(work.step), work.kind == Kind::Undo, &self.saga.sources())
-                {
+                if let Err(why) = self.saga.plan.render(
+                    usize::from(work.step),
+                    work.kind == Kind::Undo,
+                    &self.saga.sources(),
+                ) {
                     outcome = Outcome::Unrendered(why);
                 }
                 self.answer(0.5, work, outcome);
@@ -362,7 +364,8 @@ fn a_compensation_out_of_attempts_is_stuck_and_a_person_goes_on() {
         Kind::Undo => lost(),
         _ => status(409),
     };
-    let first = |step: &str, kind, n| if step == "a" && kind == Kind::Do { ok(0) } else { never(step, kind, n) };
+    let first =
+        |step: &str, kind, n| if step == "a" && kind == Kind::Do { ok(0) } else { never(step, kind, n) };
     let shape: &[&[&str]] = &[&["a"], &["b"]];
     let stuck = || check(shape, first, Status::Stuck, "a b a/undo a/undo a/undo a/undo a/undo a/undo");
     let mut run = stuck();
@@ -393,7 +396,8 @@ fn an_edit_changes_what_is_sent_and_a_bad_one_is_refused() {
     assert!(run.command(edit("b", "/${nope}")).unwrap_err().contains("not known here"));
     assert!(run.command(edit("z", "/")).unwrap_err().contains("no step z"));
     run.command(edit("b", "/b2/${input.n}")).unwrap();
-    let crate::plan::Rendered::Call { path, .. } = run.saga.plan.render(1, false, &run.saga.sources()).unwrap()
+    let crate::plan::Rendered::Call { path, .. } =
+        run.saga.plan.render(1, false, &run.saga.sources()).unwrap()
     else {
         panic!("a call")
     };
@@ -427,7 +431,9 @@ fn every_step_failed_in_turn_and_undone_twice() {
                     if *times < 2 { lost() } else { answer }
                 }
             });
-            let expected = if failing == 0 && matches!(&failure, Outcome::Answer { answer, .. } if answer.status < 500) {
+            let expected = if failing == 0
+                && matches!(&failure, Outcome::Answer { answer, .. } if answer.status < 500)
+            {
                 Status::Failed
             } else {
                 Status::Undone
