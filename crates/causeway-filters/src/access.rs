@@ -31,8 +31,8 @@ impl Access {
 
     fn refusal(&self, caller: &SpiffeId, method: &str, path: &str) -> Option<String> {
         let ServiceKey { namespace, .. } = &self.service;
-        let is_near = caller.service.namespace == *namespace
-            || caller.service.namespace.as_str() == HOUSE_NAMESPACE;
+        let is_near =
+            caller.service.namespace == *namespace || caller.service.namespace.as_str() == HOUSE_NAMESPACE;
         match self.enforced.as_slice() {
             [] if is_near => None,
             [] => Some(format!(
@@ -56,7 +56,10 @@ impl Access {
 impl Filter for Access {
     fn on_request(&self, exchange: &mut Exchange<'_>) -> Flow {
         let refuse = |details: String| {
-            Flow::Reply(Box::new(Reply::failure(ProxyStatus { error: ProxyError::HttpRequestDenied, details })))
+            Flow::Reply(Box::new(Reply::failure(ProxyStatus {
+                error: ProxyError::HttpRequestDenied,
+                details,
+            })))
         };
         let Some(caller) = &exchange.client.identity else {
             return refuse("the caller has proved no identity".into());

@@ -59,13 +59,9 @@ fn paths_are_rewritten_as_gateway_api_says() {
 #[test]
 fn headers_are_set_added_removed() {
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    let edit = HeaderEdit {
-        set: vec![pair("a", "new")],
-        add: vec![pair("b", "2")],
-        remove: vec!["c".into()],
-    };
-    let chain =
-        compile(&[Model::RequestHeaders(edit.clone()), Model::ResponseHeaders(edit)]).unwrap();
+    let edit =
+        HeaderEdit { set: vec![pair("a", "new")], add: vec![pair("b", "2")], remove: vec!["c".into()] };
+    let chain = compile(&[Model::RequestHeaders(edit.clone()), Model::ResponseHeaders(edit)]).unwrap();
     let mut parts = parts("GET /", &[("a", "old"), ("b", "1"), ("c", "x")]);
     run_now(&chain, &mut parts, 0, &client(None));
     assert_eq!(parts.headers["a"], "new");
@@ -145,7 +141,10 @@ use super::access::Access;
 #[test]
 fn policies_decide_by_identity_method_and_path() {
     let rule = || AccessRule {
-        from: vec![Peer { namespace: Name::default_namespace(), service: Some(Name::new("orders").unwrap()) }],
+        from: vec![Peer {
+            namespace: Name::default_namespace(),
+            service: Some(Name::new("orders").unwrap()),
+        }],
         methods: vec!["POST".into()],
         paths: vec!["/charges".into(), "/refunds/*".into()],
     };

@@ -1,1 +1,44 @@
-//! The proxy room.
+//! The data path: sidecars, gateways and the node's own calls are one proxy in three roles.
+//!
+//! In:    a Snapshot, an identity, connections.      Out: requests routed, guarded, balanced, retried, encrypted, written down.
+//! Owner: the roof starts one [`Proxy`] per role and holds its handle.
+//! Invariant: no lock that another worker waits for is taken on the request path; the proxy serves on with its last plan.
+//! Not here: rules on one request (`causeway-filters`), certificates (`causeway-identity`), where pictures come from (`causeway-xds`).
+//!
+//! ```text
+//! [Snapshot] -> planner -> [Plan] <- pipeline: accept -> parse -> route -> request filters
+//!                                      -> pick -> checkout -> send -> response filters -> record
+//! listen -> pipeline -> attempt -> balance, pool, outlier, budget        settle -> ledger -> records, metrics, traffic
+//! ```
+
+mod admin;
+mod attempt;
+mod balance;
+mod body;
+mod budget;
+mod config;
+mod doors;
+mod endpoint;
+mod error;
+mod inlet;
+mod ledger;
+mod limits;
+mod listen;
+mod metrics;
+mod outbound;
+mod outlier;
+mod pipeline;
+mod plan;
+mod planner;
+mod pool;
+mod proxy;
+mod records;
+mod routes;
+mod settle;
+mod tls;
+mod tunnel;
+mod worker;
+
+pub use config::{Options, Role, Sidecar};
+pub use error::Error;
+pub use proxy::Proxy;

@@ -99,7 +99,8 @@ mod tests {
             let read = Authority::parse(text).unwrap();
             assert_eq!((read.host.as_ref(), read.port), (host, port), "{text}");
         }
-        for wrong in ["", ":80", "a b", "u@a", "a:80:90", "a:70000", "a:-1", "a/b", "[::1", "ä", ".", "a%2e"] {
+        for wrong in ["", ":80", "a b", "u@a", "a:80:90", "a:70000", "a:-1", "a/b", "[::1", "ä", ".", "a%2e"]
+        {
             assert_eq!(Authority::parse(wrong), Err(Ambiguous::BadHost), "{wrong}");
         }
     }

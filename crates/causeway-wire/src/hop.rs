@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn connection_cannot_take_away_what_gives_the_message_its_meaning() {
-        let mut map = headers(&[("connection", "authorization, te"), ("authorization", "x"), ("te", "trailers")]);
+        let mut map =
+            headers(&[("connection", "authorization, te"), ("authorization", "x"), ("te", "trailers")]);
         strip(&mut map);
         assert_eq!(map, headers(&[("authorization", "x"), ("te", "trailers")]));
     }

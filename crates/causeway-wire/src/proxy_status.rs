@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn entries_are_structured_fields_and_are_read_back() {
-        let status = ProxyStatus { error: ProxyError::ConnectionRefused, details: "say \"no\"\r\nX: é".into() };
+        let status =
+            ProxyStatus { error: ProxyError::ConnectionRefused, details: "say \"no\"\r\nX: é".into() };
         let value = status.to_value();
         assert_eq!(value, "causeway; error=connection_refused; details=\"say \\\"no\\\"??X: ?\"");
         assert_eq!(ProxyStatus::error_in(&value), Some(ProxyError::ConnectionRefused));

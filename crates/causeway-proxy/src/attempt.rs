@@ -1,0 +1,441 @@
+//! Delivers a request: pick -> checkout -> send, again elsewhere while that is safe and allowed.
+//!
+//! In:    a request's head and body, the endpoints of its service, its rule.      Out: the head of an answer, or why there is none.
+//! Owner: the pipeline, once a request.
+//! Invariant: a request of which a byte may have been processed is sent again only when it is idempotent; a retry leaves
+//! the failed host, and is paid for from the service's budget unless nothing had been sent.
+//! Not here: choosing the service (`pipeline`), what an endpoint's failures lead to (`outlier`).
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use causeway_wire::proxy_status::PROXY_STATUS;
+use causeway_wire::{ProxyError, ProxyStatus};
+use http::header::{HOST, HeaderName};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::balance::Group;
+use crate::body::Outgoing;
+use crate::endpoint::{Endpoint, FAILURE_COST, InFlight};
+use crate::limits;
+use crate::outlier::{self, Verdict};
+use crate::plan::Rule;
+use crate::pool::Lease;
+use crate::settle::Settle;
+use crate::worker::Worker;
+
+/// A request that carries this may be sent again whatever its method (draft-ietf-httpapi-idempotency-key-header).
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A request's head on its way out: target in origin form, `Host` among the fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+}
+
+/// A request's body: whole, so that it can be sent again, or a stream that can be sent once.
+#[derive(Debug)]
+pub(crate) enum Replay {
+    Whole(Option<Bytes>),
+    Once(Option<Incoming>),
+}
+
+/// Everything a delivery needs.
+pub(crate) struct Delivery<'a> {
+    pub worker: &'a Arc<Worker>,
+    pub group: &'a Group,
+    /// The service's number in the ledger; none for what is no service of the plan.
+    pub number: Option<usize>,
+    pub rule: &'a Rule,
+    /// Wants a connection of its own that may change its protocol.
+    pub upgrades: bool,
+    /// End of the whole request.
+    pub deadline: Option<Instant>,
+    /// Whether the caller vouches that the request may be sent again.
+    pub is_idempotent: bool,
+}
+
+/// Why a delivery failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub error: ProxyError,
+    pub details: String,
+    /// No byte of it can have been processed.
+    is_unsent: bool,
+    /// The connection had served before: perhaps its idle end crossed our request.
+    was_reused: bool,
+}
+
+impl Head {
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent() || self.headers.contains_key(&IDEMPOTENCY_KEY)
+    }
+
+    /// The request as its endpoint wants it.
+    fn into_request(self, endpoint: &Endpoint, is_http2: bool, body: Outgoing) -> Request<Outgoing> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        match is_http2 {
+            false => *request.uri_mut() = self.uri,
+            true => {
+                let scheme = if endpoint.is_mesh() { Scheme::HTTPS } else { Scheme::HTTP };
+                *request.uri_mut() = absolute(self.uri, scheme, request.headers_mut());
+                *request.version_mut() = Version::HTTP_2;
+            }
+        }
+        request
+    }
+
+    /// The head out of a request that came back unsent.
+    fn of(request: Request<Outgoing>) -> (Self, Outgoing) {
+        let (parts, body) = request.into_parts();
+        let mut headers = parts.headers;
+        if let Some(authority) = parts.uri.authority()
+            && let Ok(host) = authority.as_str().parse()
+        {
+            headers.insert(HOST, host);
+        }
+        let uri = match parts.uri.into_parts().path_and_query {
+            Some(path) => Uri::from(path),
+            None => Uri::default(),
+        };
+        (Head { method: parts.method, uri, headers }, body)
+    }
+}
+
+/// HTTP/2 says the host in the target and not in a field.
+fn absolute(uri: Uri, scheme: Scheme, headers: &mut HeaderMap) -> Uri {
+    let authority = headers.remove(HOST).and_then(|host| Authority::from_maybe_shared(host).ok());
+    let Some(authority) = authority else { return uri };
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(scheme);
+    parts.authority = Some(authority);
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+impl Replay {
+    /// Reads a short body whole; a long one, or one of unknown length, stays a stream.
+    pub(crate) async fn prepare(mut body: Incoming) -> Result<Self, hyper::Error> {
+        if body.is_end_stream() {
+            return Ok(Replay::Whole(None));
+        }
+        match body.size_hint().exact() {
+            Some(length) if length <= limits::REPLAY_BYTES_MAX as u64 => {}
+            _ => return Ok(Replay::Once(Some(body))),
+        }
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            match frame?.into_data() {
+                Ok(data) if first.is_empty() => first = data,
+                Ok(data) => {
+                    if rest.is_empty() {
+                        rest.extend_from_slice(&first);
+                    }
+                    rest.extend_from_slice(&data);
+                }
+                // Trailers of a body of known length: nobody reads them.
+                Err(_) => {}
+            }
+            if body.is_end_stream() {
+                break;
+            }
+        }
+        Ok(Replay::Whole(Some(if rest.is_empty() { first } else { rest.freeze() })))
+    }
+
+    fn take(&mut self) -> Option<Outgoing> {
+        match self {
+            Replay::Whole(bytes) => Some(Outgoing::Whole(bytes.clone())),
+            Replay::Once(body) => body.take().map(Outgoing::Streamed),
+        }
+    }
+
+    fn put_back(&mut self, body: Outgoing) {
+        if let (Replay::Once(slot), Outgoing::Streamed(body)) = (self, body) {
+            *slot = Some(body);
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        !matches!(self, Replay::Once(None))
+    }
+}
+
+/// Sends a request until an answer comes or no further attempt is allowed. `settle` learns of every attempt and takes the
+/// connection of the last.
+///
+/// # Cancel safety
+/// Dropping the future cancels the request; the service may have seen it.
+pub(crate) async fn deliver(
+    delivery: &Delivery<'_>,
+    settle: &mut Settle,
+    head: Head,
+    mut body: Replay,
+) -> Result<Response<Incoming>, Failure> {
+    let Delivery { worker, group, number, rule, .. } = delivery;
+    if let Some(number) = number {
+        worker.ledger.deposit(*number);
+    }
+    let retries = rule.retries.unwrap_or(limits::RETRIES);
+    let is_idempotent = delivery.is_idempotent || head.is_idempotent();
+    let mut head = Some(head);
+    let mut tried: Vec<u64> = Vec::new();
+    for attempt in 0.. {
+        let begun = Instant::now();
+        let now = worker.shared.micros(begun);
+        let endpoint = match group.pick(&tried, &worker.seed(), now) {
+            Some(endpoint) => endpoint,
+            None => return Err(nobody(group)),
+        };
+        settle.attempts += 1;
+        settle.endpoint = Some(endpoint.clone());
+        settle.in_flight = Some(InFlight::new(&endpoint.vitals));
+        let has_more = attempt < retries;
+        let keep = has_more && (is_idempotent || endpoint.is_mesh() || !rule.retry_codes.is_empty());
+        let kept = if keep { head.clone() } else { None };
+        let sent = try_once(delivery, endpoint, attempt > 0, &mut head, &mut body, begun).await;
+        let outcome = match sent {
+            Ok((response, lease)) => judge(endpoint, rule, response, lease),
+            Err(failure) => Outcome::Failed(failure),
+        };
+        note(delivery, endpoint, &outcome, begun);
+        head = head.or(kept);
+        let wait = match &outcome {
+            Outcome::Good(..) => None,
+            _ if !has_more || head.is_none() || !body.is_there() => None,
+            _ => retry_wait(delivery, &outcome, is_idempotent, attempt),
+        };
+        let Some(wait) = wait else { return finish(outcome, settle) };
+        if let Some(number) = number {
+            worker.ledger.count_retry(*number);
+        }
+        tried.push(endpoint.id);
+        drop(outcome);
+        settle.in_flight = None;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+    unreachable!("the loop ends by a return")
+}
+
+/// How an attempt ended.
+enum Outcome {
+    /// An answer to be given back.
+    Good(Response<Incoming>, Lease),
+    /// An answer that says that nothing, or nothing useful, was done: perhaps another endpoint does better.
+    Bad(Response<Incoming>, Lease, Option<Failure>),
+    Failed(Failure),
+}
+
+fn finish(outcome: Outcome, settle: &mut Settle) -> Result<Response<Incoming>, Failure> {
+    let (response, lease) = match outcome {
+        Outcome::Good(response, lease) | Outcome::Bad(response, lease, _) => (response, lease),
+        Outcome::Failed(failure) => {
+            settle.in_flight = None;
+            return Err(failure);
+        }
+    };
+    if let Lease::Http1 { sender, id, .. } = lease {
+        settle.lent = Some((id, sender));
+    }
+    Ok(response)
+}
+
+/// One attempt. A head and body that were not sent are put back.
+async fn try_once(
+    delivery: &Delivery<'_>,
+    endpoint: &Endpoint,
+    is_retry: bool,
+    head: &mut Option<Head>,
+    body: &mut Replay,
+    begun: Instant,
+) -> Result<(Response<Incoming>, Lease), Failure> {
+    let limit = attempt_end(delivery, begun);
+    let checkout = delivery.worker.pool.checkout(endpoint, delivery.upgrades, is_retry);
+    let mut lease = checkout.await.map_err(|none| Failure {
+        error: none.error,
+        details: none.details,
+        is_unsent: true,
+        was_reused: false,
+    })?;
+    let was_reused = lease.is_reused();
+    let (Some(taken), Some(bytes)) = (head.take(), body.take()) else {
+        unreachable!("a retry is allowed only with head and body at hand");
+    };
+    let request = taken.into_request(endpoint, lease.is_http2(), bytes);
+    let sent = match limit {
+        Some(limit) => tokio::time::timeout_at(limit, lease.send(request)).await,
+        None => Ok(lease.send(request).await),
+    };
+    match sent {
+        Ok(Ok(response)) => Ok((response, lease)),
+        Ok(Err(mut error)) => {
+            let mut is_unsent = is_refused_stream(error.error());
+            if let Some(request) = error.take_message() {
+                let (taken, bytes) = Head::of(request);
+                *head = Some(taken);
+                body.put_back(bytes);
+                is_unsent = true;
+            }
+            let error = error.error();
+            let kind = match error.is_parse() {
+                true => ProxyError::HttpProtocolError,
+                false => ProxyError::ConnectionTerminated,
+            };
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let details = format!("no answer from {}: {error}{cause}", endpoint.name);
+            Err(Failure { error: kind, details, is_unsent, was_reused })
+        }
+        Err(_) => {
+            let details = format!("no answer from {} within {:?}", endpoint.name, begun.elapsed());
+            Err(Failure {
+                error: ProxyError::HttpResponseTimeout,
+                details,
+                is_unsent: false,
+                was_reused: false,
+            })
+        }
+    }
+}
+
+/// When an attempt must have brought an answer's head.
+fn attempt_end(delivery: &Delivery<'_>, begun: Instant) -> Option<Instant> {
+    let rule = delivery.rule;
+    let own = match (rule.try_timeout, rule.timeout, delivery.deadline) {
+        (Some(limit), ..) => (!limit.is_zero()).then(|| begun + limit),
+        (None, None, None) => Some(begun + limits::ANSWER),
+        (None, ..) => None,
+    };
+    match (own, delivery.deadline) {
+        (Some(own), Some(whole)) => Some(own.min(whole)),
+        (own, whole) => own.or(whole),
+    }
+}
+
+/// The peer said that it did not and will not process the request (RFC 9113 sections 6.8, 8.7).
+fn is_refused_stream(error: &hyper::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let reason = error.reason();
+            return error.is_remote()
+                && (reason == Some(h2::Reason::REFUSED_STREAM)
+                    || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)));
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Looks at an answer's head: a sidecar's own failure, or a status that the rule tries again.
+fn judge(endpoint: &Endpoint, rule: &Rule, response: Response<Incoming>, lease: Lease) -> Outcome {
+    let status = response.status().as_u16();
+    if status < 400 {
+        return Outcome::Good(response, lease);
+    }
+    if endpoint.is_mesh()
+        && status >= 500
+        && let Some(error) = response.headers().get(&PROXY_STATUS).and_then(ProxyStatus::error_in)
+    {
+        let is_unsent = !error.may_be_processed();
+        let details = format!("the sidecar of {} says {}", endpoint.name, error.as_str());
+        let failure = Failure { error, details, is_unsent, was_reused: false };
+        return Outcome::Bad(response, lease, Some(failure));
+    }
+    match rule.retry_codes.contains(&status) {
+        true => Outcome::Bad(response, lease, None),
+        false => Outcome::Good(response, lease),
+    }
+}
+
+/// Tells the endpoint's vitals how an attempt ended.
+fn note(delivery: &Delivery<'_>, endpoint: &Endpoint, outcome: &Outcome, begun: Instant) {
+    let ended = Instant::now();
+    let now = delivery.worker.shared.micros(ended);
+    let took = ended.saturating_duration_since(begun).as_micros() as u64;
+    let verdict = match outcome {
+        Outcome::Good(response, _) if response.status().as_u16() < 500 => Verdict::Good,
+        Outcome::Good(..) | Outcome::Bad(_, _, None) => Verdict::Failed,
+        // An idle connection that ended is no sign of ill health.
+        Outcome::Failed(failure) if failure.is_unsent && failure.was_reused => return,
+        Outcome::Bad(_, _, Some(failure)) | Outcome::Failed(failure) => match failure.is_unsent {
+            true => Verdict::Unreachable,
+            false => Verdict::Failed,
+        },
+    };
+    let latency = if verdict == Verdict::Good { took } else { took.max(FAILURE_COST) };
+    endpoint.vitals.observe(now, latency);
+    if outlier::note(delivery.group, endpoint, verdict, now) {
+        tracing::warn!(endpoint = %endpoint.name, "endpoint ejected");
+        if let Some(number) = delivery.number {
+            delivery.worker.ledger.count_ejection(number);
+        }
+    }
+}
+
+/// Whether an attempt that failed is followed by another, and after how long.
+fn retry_wait(
+    delivery: &Delivery<'_>,
+    outcome: &Outcome,
+    is_idempotent: bool,
+    attempt: u32,
+) -> Option<Duration> {
+    let Delivery { worker, group, number, rule, deadline, .. } = delivery;
+    let now = Instant::now();
+    if deadline.is_some_and(|deadline| now >= deadline) {
+        return None;
+    }
+    let failure = match outcome {
+        Outcome::Failed(failure) | Outcome::Bad(_, _, Some(failure)) => Some(failure),
+        Outcome::Good(..) | Outcome::Bad(..) => None,
+    };
+    let is_safe = match failure {
+        // A status that the rule names: its author says that it may be sent again.
+        None => true,
+        Some(failure) if failure.is_unsent => failure.error != ProxyError::HttpRequestDenied,
+        Some(failure) => is_idempotent && failure.error != ProxyError::ProxyInternalError,
+    };
+    // There must be somewhere else to go, unless the idle race was lost or the rule asks for it.
+    let has_where = group.endpoints.len() > 1
+        || failure.is_some_and(|failure| failure.was_reused && attempt == 0)
+        || rule.retries.is_some();
+    if !is_safe || !has_where {
+        return None;
+    }
+    let is_free = failure.is_some_and(|failure| failure.is_unsent);
+    if !is_free
+        && let Some(number) = number
+        && !worker.ledger.may_retry(*number, worker.shared.micros(now))
+    {
+        return None;
+    }
+    let base = match (rule.backoff, attempt) {
+        (Some(backoff), _) => backoff,
+        (None, 0) => return Some(Duration::ZERO),
+        (None, _) => limits::BACKOFF,
+    };
+    let doubled = base.saturating_mul(1 << attempt.min(6));
+    Some(doubled + doubled.mul_f64(worker.seed().unit() / 2.0))
+}
+
+fn nobody(group: &Group) -> Failure {
+    let (error, details) = match group.endpoints.is_empty() {
+        true => {
+            (ProxyError::DestinationUnavailable, "the service has no endpoint that takes calls".to_owned())
+        }
+        false => (ProxyError::ConnectionLimitReached, "every endpoint of the service is full".to_owned()),
+    };
+    Failure { error, details, is_unsent: true, was_reused: false }
+}

@@ -1,0 +1,99 @@
+//! What a proxy is told when it starts: its role, its network, where its picture comes from.
+//!
+//! In:    values that the roof made.      Out: [`Options`], read once by [`crate::Proxy::start`].
+//! Owner: the roof.
+//! Invariant: what changes while the proxy runs is not here but in the Snapshot.
+//! Not here: reading flags or the environment (`causeway`), the defaults of the request path (`crate::limits`).
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use causeway_base::net::Net;
+use causeway_base::{Clock, Seed};
+use causeway_identity::Credentials;
+use causeway_model::{Name, Protocol, ServiceKey, Snapshot};
+use tokio::sync::{mpsc, watch};
+
+/// What a proxy does.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Beside one app: takes mesh calls for it and carries its own calls out.
+    Sidecar(Sidecar),
+    /// At the edge: takes calls from outside on the listeners of one Gateway document.
+    Gateway {
+        /// Namespace and name of the Gateway.
+        key: (Name, Name),
+        /// Binds here instead of where the document says (its ports stay).
+        bind: Option<IpAddr>,
+    },
+    /// The node's own calls (events, sagas, health): no listeners.
+    Client {
+        /// Who calls, as the graph shows it.
+        source: ServiceKey,
+    },
+}
+
+/// A proxy beside one app.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    /// The app's service.
+    pub service: ServiceKey,
+    /// Where the app listens; `None` for an app that only calls out.
+    pub app: Option<SocketAddr>,
+    /// What it speaks there.
+    pub protocol: Protocol,
+    /// Where mesh calls come in (mutual TLS); `None` takes none.
+    pub inbound: Option<SocketAddr>,
+    /// The app's HTTP proxy; `None` has none. Must be loopback: whoever reaches it calls as the app.
+    pub outbound: Option<SocketAddr>,
+    /// Services with a local port of their own.
+    pub upstreams: Vec<(ServiceKey, SocketAddr)>,
+    /// A wanted address that is taken is replaced by a free port of the same host.
+    pub may_move: bool,
+}
+
+/// Everything a proxy is told.
+pub struct Options {
+    /// What it does.
+    pub role: Role,
+    /// Its network.
+    pub net: Net,
+    /// Its time.
+    pub clock: Clock,
+    /// Its randomness.
+    pub seed: Seed,
+    /// Threads of the data path on TCP; at least one is used. On a network in memory everything runs on the caller's runtime.
+    pub workers: usize,
+    /// Its identity: without it no mesh call goes in or out. May arrive later than the start (`None` until then).
+    pub credentials: Option<Credentials>,
+    /// The picture; the newest is compiled into a plan whenever it changes.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Told a service's key at its first use, once, when the picture does not hold it; `None` when the picture is whole.
+    pub wants: Option<mpsc::UnboundedSender<ServiceKey>>,
+    /// Last label of the mesh's host names, `mesh` by default.
+    pub mesh_suffix: String,
+    /// Where the admin door listens; must be loopback. `None` has none.
+    pub admin: Option<SocketAddr>,
+    /// Where access records go, one JSON line each, written from a thread of its own; `None` writes none.
+    pub records: Option<Box<dyn Write + Send>>,
+}
+
+impl Options {
+    /// Options with defaults: TCP, the machine's clock, one worker, no identity, no admin door, no records.
+    pub fn new(role: Role, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Options {
+            role,
+            net: Net::tcp(),
+            clock: Clock::system(),
+            seed: Seed::from_entropy(),
+            workers: 1,
+            credentials: None,
+            snapshots,
+            wants: None,
+            mesh_suffix: "mesh".into(),
+            admin: None,
+            records: None,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Connections that come in: accepted, opened (TLS, HTTP/1.1 or HTTP/2), served, and finished when asked to.
+//!
+//! In:    addresses to open, from the doorkeeper.      Out: connections' tasks.
+//! Owner: each worker has listeners of its own on the same addresses; the kernel spreads connections over them.
+//! Invariant: the mesh port speaks to nobody who has not proved an identity; an HTTPS door never speaks plaintext.
+//! Not here: which addresses (`doors`), what is done with a request (`pipeline`).
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_base::net::{BindOptions, Listener, Net, Stream};
+use causeway_base::{OnFailure, Scope};
+use causeway_filters::Client;
+use http::{Method, Request};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+
+use crate::inlet::{Inlet, Way};
+use crate::limits;
+use crate::worker::Worker;
+use crate::{pipeline, tunnel};
+
+/// After an error of `accept` (out of file descriptors): long enough for connections to end, short enough to be missed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// An address to listen on.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    pub address: SocketAddr,
+    pub way: Way,
+}
+
+/// What a worker says of an opening.
+pub(crate) type Opened = (SocketAddr, Result<(), String>);
+
+/// Keeps a worker's listeners as the doorkeeper wants them.
+pub(crate) async fn keep(
+    worker: Arc<Worker>,
+    mut wanted: watch::Receiver<Arc<Vec<Opening>>>,
+    opened: mpsc::UnboundedSender<Opened>,
+) {
+    let mut open: BTreeMap<SocketAddr, Scope> = BTreeMap::new();
+    let stopped = worker.scopes.accept.cancelled();
+    tokio::pin!(stopped);
+    loop {
+        let openings = wanted.borrow_and_update().clone();
+        open.retain(|address, scope| {
+            let is_wanted = openings.iter().any(|opening| opening.address == *address);
+            if !is_wanted {
+                scope.cancel();
+            }
+            is_wanted
+        });
+        for opening in openings.iter() {
+            if !open.contains_key(&opening.address) {
+                let result =
+                    open_one(&worker, opening).map(|scope| drop(open.insert(opening.address, scope)));
+                // The doorkeeper may be gone at shutdown.
+                let _ = opened.send((opening.address, result.map_err(|error| error.to_string())));
+            }
+        }
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { break },
+            () = &mut stopped => break,
+        }
+    }
+}
+
+fn open_one(worker: &Arc<Worker>, opening: &Opening) -> io::Result<Scope> {
+    let share_port = matches!(worker.shared.net, Net::Tcp);
+    let listener = worker.shared.net.bind(opening.address, BindOptions { share_port })?;
+    let scope = worker.scopes.accept.child("listener");
+    let (worker, opening, stop) = (worker.clone(), opening.clone(), scope.cancelled());
+    scope.spawn("accept", OnFailure::Log, async move {
+        let accepting = accept(&worker, &opening, listener);
+        tokio::select! { () = accepting => {}, () = stop => {} }
+        Ok(())
+    });
+    Ok(scope)
+}
+
+async fn accept(worker: &Arc<Worker>, opening: &Opening, mut listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let (worker, opening) = (worker.clone(), opening.clone());
+                let connections = worker.scopes.connections.clone();
+                connections.spawn("in", OnFailure::Log, async move {
+                    serve_connection(worker, opening, stream, peer).await;
+                    Ok(())
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, address = %opening.address, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(worker: Arc<Worker>, opening: Opening, stream: Stream, peer: SocketAddr) {
+    let force = worker.scopes.force.cancelled();
+    tokio::select! {
+        served = open_and_serve(worker, opening, stream, peer) => {
+            if let Err(error) = served {
+                tracing::debug!(%error, %peer, "connection ended");
+            }
+        }
+        () = force => {}
+    }
+}
+
+async fn open_and_serve(
+    worker: Arc<Worker>,
+    opening: Opening,
+    stream: Stream,
+    peer: SocketAddr,
+) -> io::Result<()> {
+    let port = opening.address.port();
+    let handshake_late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    match opening.way.clone() {
+        Way::Inbound => {
+            let tls = worker.shared.tls.clone().ok_or_else(|| io::Error::other("no identity yet"))?;
+            let accepted = tokio::time::timeout(limits::HANDSHAKE, tls.accept(stream)).await;
+            let (stream, identity, is_h2) = accepted.map_err(handshake_late)??;
+            let client = Client::new(peer.ip(), Some(identity), true);
+            let inlet = Inlet { way: opening.way, client, port };
+            serve_stream(worker, inlet, stream, Some(is_h2)).await
+        }
+        Way::Gateway(address) => {
+            let plan = worker.shared.plan.load_full();
+            let door = plan.rules.doors.iter().find(|door| door.address == address);
+            let door = door.ok_or_else(|| io::Error::other("the listener was taken away"))?;
+            let is_tls = door.tls.is_some();
+            let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, is_tls), port };
+            match door.tls.clone() {
+                Some(tls) => {
+                    drop(plan);
+                    let accepted = tokio::time::timeout(limits::HANDSHAKE, tls.accept(stream)).await;
+                    let (stream, is_h2) = accepted.map_err(handshake_late)??;
+                    serve_stream(worker, inlet, stream, Some(is_h2)).await
+                }
+                None => {
+                    drop(plan);
+                    serve_stream(worker, inlet, stream, None).await
+                }
+            }
+        }
+        Way::Outbound | Way::Upstream(_) => {
+            let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
+            serve_stream(worker, inlet, stream, None).await
+        }
+    }
+}
+
+/// Serves HTTP on a stream until it ends or everything is asked to finish. `is_h2` is known from ALPN, else found out.
+async fn serve_stream<S>(worker: Arc<Worker>, inlet: Inlet, stream: S, is_h2: Option<bool>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let finish = worker.scopes.connections.cancelled();
+    let inlet = Arc::new(inlet);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (worker, inlet) = (worker.clone(), inlet.clone());
+        async move {
+            let is_connect = request.method() == Method::CONNECT && matches!(inlet.way, Way::Outbound);
+            Ok::<_, Infallible>(match is_connect {
+                true => tunnel::connect(&worker, &inlet, request).await,
+                false => pipeline::serve(&worker, &inlet, request).await,
+            })
+        }
+    });
+    let builder = builder(is_h2);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection, finish);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = &mut finish => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    served.map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn builder(is_h2: Option<bool>) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEAD).half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(limits::STREAM_WINDOW)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW);
+    match is_h2 {
+        Some(true) => builder.http2_only(),
+        Some(false) => builder.http1_only(),
+        None => builder,
+    }
+}

@@ -1,0 +1,492 @@
+//! The way of a request: accept -> parse -> route -> request filters -> pick -> checkout -> send -> response filters -> record.
+//!
+//! In:    a request and the connection it came on.      Out: an answer, always.
+//! Owner: the connection's task.
+//! Invariant: what is routed, authorised, written down and sent is one canonical form; every failure of ours says so in
+//! `Proxy-Status`.
+//! Not here: connections that came in (`listen`), attempts (`attempt`), tunnels (`tunnel`).
+
+use std::sync::Arc;
+
+use causeway_filters::{Exchange, Reply};
+use causeway_model::{Name, ServiceKey};
+use causeway_wire::authority::Authority;
+use causeway_wire::proxy_status::PROXY_STATUS;
+use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
+use causeway_wire::{Ambiguous, ProxyError, ProxyStatus, hop, path};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use crate::attempt::{Delivery, Head, Replay, deliver};
+use crate::balance::Group;
+use crate::body::Answer;
+use crate::inlet::{Inlet, Way};
+use crate::plan::{Plan, Rule, Service};
+use crate::routes::Query;
+use crate::settle::Settle;
+use crate::tunnel;
+use crate::worker::Worker;
+
+/// A request on its way, and what is known of it.
+struct Passage {
+    parts: request::Parts,
+    settle: Box<Settle>,
+    /// The client asks to change the protocol of its connection.
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    /// Which of the rule's backends was chosen.
+    choice: Option<usize>,
+}
+
+/// Where a request goes.
+struct Route {
+    rule: Arc<Rule>,
+    matched: usize,
+    target: Target,
+}
+
+enum Target {
+    /// One of the rule's backends.
+    ByRule,
+    /// This service.
+    Service(Arc<Service>, Option<u16>),
+    /// A host outside the mesh.
+    Foreign(Arc<Group>),
+}
+
+type Refused = Box<Reply>;
+
+/// Answers one request.
+///
+/// # Cancel safety
+/// Dropping the future cancels the request towards the service too, and settles it.
+pub(crate) async fn serve(
+    worker: &Arc<Worker>,
+    inlet: &Arc<Inlet>,
+    request: Request<Incoming>,
+) -> Response<Answer> {
+    let (mut passage, body) = accept(worker, inlet, request);
+    match pass(&mut passage, body).await {
+        Ok(response) => record(passage, response),
+        Err(reply) => record_reply(passage.settle, *reply),
+    }
+}
+
+async fn pass(passage: &mut Passage, body: Incoming) -> Result<Response<Incoming>, Refused> {
+    parse(passage)?;
+    if passage.parts.method == Method::CONNECT {
+        return Err(refuse(
+            ProxyError::HttpRequestError,
+            "CONNECT is taken only by a sidecar's outbound port",
+        ));
+    }
+    let route = route(passage).await?;
+    request_filters(passage, &route).await?;
+    let (service, port) = destination(passage, &route).await?;
+    let mut response = send(passage, &route, service, port, body).await?;
+    response_filters(passage, &route, &mut response);
+    Ok(response)
+}
+
+// === accept ===
+
+fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Incoming>) -> (Passage, Incoming) {
+    let is_upgrade = request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
+    let upgrade = is_upgrade.then(|| hop::upgrade(request.headers())).flatten();
+    let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+    let settle = start(worker, inlet, &request);
+    let (parts, body) = request.into_parts();
+    (Passage { parts, settle, upgrade, choice: None }, body)
+}
+
+/// Begins to write a request down.
+pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
+    Box::new(Settle {
+        worker: worker.clone(),
+        inlet: inlet.clone(),
+        started: Instant::now(),
+        method: request.method().clone(),
+        path: None,
+        request_id: None,
+        rule: None,
+        service: None,
+        endpoint: None,
+        status: 0,
+        reason: "",
+        details: String::new(),
+        would_refuse: None,
+        attempts: 0,
+        bytes: 0,
+        in_flight: None,
+        lent: None,
+    })
+}
+
+// === parse ===
+
+/// Brings the request into its one form.
+fn parse(passage: &mut Passage) -> Result<(), Refused> {
+    let Passage { parts, settle, .. } = passage;
+    read_form(parts, &settle.inlet.way).map_err(|why| {
+        let mut reply = refuse(ProxyError::HttpRequestError, &why.to_string());
+        if parts.version < Version::HTTP_2 {
+            reply.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        reply
+    })?;
+    settle.path = parts.uri.path_and_query().cloned();
+    hop::strip(&mut parts.headers);
+    identify(parts, settle);
+    Ok(())
+}
+
+fn read_form(parts: &mut request::Parts, way: &Way) -> Result<(), Ambiguous> {
+    hop::check_framing(&parts.headers)?;
+    let authority = Authority::of_request(&parts.uri, &parts.headers)?;
+    let is_foreign_form = matches!(way, Way::Outbound) && parts.uri.authority().is_some();
+    if parts.uri.authority().is_some() || authority.host.as_ref().ends_with('.') {
+        let host = match authority.port {
+            Some(port) => format!("{}:{port}", authority.host),
+            None => authority.host.clone().into_owned(),
+        };
+        let host = HeaderValue::try_from(host).map_err(|_| Ambiguous::BadHost)?;
+        parts.headers.insert(HOST, host);
+    }
+    let target = parts.uri.path_and_query().ok_or(Ambiguous::BadTarget)?;
+    let canonical = path::canonical(target.path());
+    match canonical {
+        Ok(std::borrow::Cow::Borrowed(_)) => {
+            if parts.uri.authority().is_some() {
+                parts.uri = Uri::from(target.clone());
+            }
+        }
+        Ok(std::borrow::Cow::Owned(path)) => {
+            let text = match target.query() {
+                Some(query) => format!("{path}?{query}"),
+                None => path,
+            };
+            parts.uri = Uri::from(PathAndQuery::try_from(text).map_err(|_| Ambiguous::BadTarget)?);
+        }
+        // The path of a foreign host is not ours to judge; the mesh's names are checked when they are found to be such.
+        Err(_) if is_foreign_form => parts.uri = Uri::from(target.clone()),
+        Err(why) => return Err(why),
+    }
+    Ok(())
+}
+
+/// Gives the request its id and trace, unless it has them.
+pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
+    let seed = settle.worker.seed();
+    let known = parts.headers.get(&REQUEST_ID).filter(|id| trace::is_request_id(id)).cloned();
+    let is_traced = parts.headers.get(&TRACEPARENT).is_some_and(|parent| trace::trace_id(parent).is_some());
+    if known.is_none() || !is_traced {
+        let (id, parent) = trace::new_trace([seed.u64(), seed.u64(), seed.u64()]);
+        if !is_traced {
+            parts.headers.insert(&TRACEPARENT, parent);
+        }
+        if known.is_none() {
+            parts.headers.insert(&REQUEST_ID, id.clone());
+            settle.request_id = Some(id);
+        }
+    }
+    if known.is_some() {
+        settle.request_id = known;
+    }
+}
+
+// === route ===
+
+async fn route(passage: &mut Passage) -> Result<Route, Refused> {
+    let worker = passage.settle.worker.clone();
+    let inlet = passage.settle.inlet.clone();
+    let route = match &inlet.way {
+        Way::Gateway(door) => route_at_gateway(&worker.shared.plan.load(), *door, &passage.parts)?,
+        Way::Inbound => {
+            let app = worker.shared.app.as_ref().ok_or_else(|| {
+                refuse(ProxyError::DestinationUnavailable, "this sidecar has no app that takes calls")
+            })?;
+            let target = Target::Service(app.service.clone(), None);
+            Route { rule: app.service.direct.clone(), matched: 0, target }
+        }
+        Way::Upstream(key) => {
+            let service = worker.shared.service(key).await.ok_or_else(|| unknown(&key.to_string()))?;
+            route_in_mesh(&worker.shared.plan.load(), service, None, &passage.parts)?
+        }
+        Way::Outbound => route_out(&worker, &passage.parts).await?,
+    };
+    passage.settle.rule = Some(route.rule.clone());
+    Ok(route)
+}
+
+fn route_at_gateway(
+    plan: &Plan,
+    door: std::net::SocketAddr,
+    parts: &request::Parts,
+) -> Result<Route, Refused> {
+    let authority = host_of(parts);
+    let host = authority.as_ref().map_or("", |authority| authority.host.as_ref());
+    let door = plan.rules.doors.iter().find(|candidate| candidate.address == door);
+    let hit = door.and_then(|door| door.listener(host)).and_then(|l| l.routes.find(&query(parts, host)));
+    match hit {
+        Some(hit) => Ok(Route { rule: hit.rule.clone(), matched: hit.matched, target: Target::ByRule }),
+        None => Err(refuse(ProxyError::DestinationNotFound, "no route matches this request")),
+    }
+}
+
+fn route_in_mesh(
+    plan: &Plan,
+    service: Arc<Service>,
+    port: Option<u16>,
+    parts: &request::Parts,
+) -> Result<Route, Refused> {
+    let query = query(parts, "");
+    let Some(hit) = plan.mesh_rule(&service, port, &query) else {
+        let details = format!("no rule of the routes of {} matches this request", service.key);
+        return Err(refuse(ProxyError::DestinationNotFound, &details));
+    };
+    let (rule, matched) = (hit.rule.clone(), hit.matched);
+    let target = match Arc::ptr_eq(&rule, &service.direct) {
+        true => Target::Service(service, port),
+        false => Target::ByRule,
+    };
+    Ok(Route { rule, matched, target })
+}
+
+async fn route_out(worker: &Arc<Worker>, parts: &request::Parts) -> Result<Route, Refused> {
+    let authority = host_of(parts).ok_or_else(|| refuse(ProxyError::HttpRequestError, "no host"))?;
+    let port = authority.port;
+    let Some(names) = mesh_names(&authority.host, &worker.shared.mesh_suffix, &worker.shared.namespace)
+    else {
+        let group = worker.foreign(&authority.host, port.unwrap_or(80));
+        return Ok(Route { rule: Arc::default(), matched: 0, target: Target::Foreign(group) });
+    };
+    if let Err(why) = path::canonical(parts.uri.path()) {
+        return Err(refuse(ProxyError::HttpRequestError, &why.to_string()));
+    }
+    let known = |key: &&ServiceKey| worker.shared.plan.load().service(key).is_some();
+    let service = match names.iter().find(known).or_else(|| names.first()) {
+        Some(key) => worker.shared.service(key).await,
+        None => None,
+    };
+    let service = service.ok_or_else(|| unknown(&authority.host))?;
+    route_in_mesh(&worker.shared.plan.load(), service, port.filter(|port| *port != 80), parts)
+}
+
+/// The services that a host may mean: `NAME.NAMESPACE.mesh`, `NAME.mesh`. `None` when it is no name of the mesh.
+pub(crate) fn mesh_names(host: &str, suffix: &str, own: &Name) -> Option<Vec<ServiceKey>> {
+    let name = host.strip_suffix(suffix)?;
+    let mut keys = Vec::new();
+    if let Some((name, namespace)) = name.rsplit_once('.') {
+        keys.extend(ServiceKey::parse(namespace, name).ok());
+    }
+    keys.extend(Name::new(name).ok().map(|name| ServiceKey::new(own.clone(), name)));
+    Some(keys)
+}
+
+fn host_of(parts: &request::Parts) -> Option<Authority<'_>> {
+    Authority::parse(parts.headers.get(HOST)?.to_str().ok()?).ok()
+}
+
+fn query<'a>(parts: &'a request::Parts, host: &'a str) -> Query<'a> {
+    Query {
+        host,
+        method: &parts.method,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: &parts.headers,
+    }
+}
+
+// === request filters ===
+
+async fn request_filters(passage: &mut Passage, route: &Route) -> Result<(), Refused> {
+    let Passage { parts, settle, .. } = passage;
+    let worker = settle.worker.clone();
+    let inlet = settle.inlet.clone();
+    let mut exchange = Exchange {
+        request: parts,
+        client: &inlet.client,
+        matched: route.matched,
+        port: inlet.port,
+        would_refuse: None,
+    };
+    if let Some(why) = &route.rule.broken {
+        return Err(refuse(ProxyError::ProxyConfigurationError, why));
+    }
+    let shared = &worker.shared;
+    let access = match &inlet.way {
+        Way::Inbound => shared.plan.load().rules.access.clone(),
+        _ => None,
+    };
+    let first = match &inlet.way {
+        Way::Gateway(_) => &shared.edge,
+        Way::Inbound => &shared.app.as_ref().expect("routing found an app").filters,
+        Way::Outbound | Way::Upstream(_) => &shared.outgoing,
+    };
+    for chain in [access.as_slice(), first, &route.rule.filters] {
+        if chain.is_empty() {
+            continue;
+        }
+        if let Some(reply) = causeway_filters::run(chain, &mut exchange).await {
+            return Err(reply);
+        }
+    }
+    settle.would_refuse = exchange.would_refuse;
+    Ok(())
+}
+
+// === to the service ===
+
+/// The service that the request goes to; for a rule with several backends, one of them, by weight.
+async fn destination(
+    passage: &mut Passage,
+    route: &Route,
+) -> Result<(Option<Arc<Service>>, Option<u16>), Refused> {
+    let Passage { parts, settle, choice: chosen_at, .. } = passage;
+    let worker = settle.worker.clone();
+    let configuration = |why: &str| refuse(ProxyError::ProxyConfigurationError, why);
+    match &route.target {
+        Target::Foreign(_) => Ok((None, None)),
+        Target::Service(service, port) => {
+            settle.service = Some(service.clone());
+            Ok((Some(service.clone()), *port))
+        }
+        Target::ByRule => {
+            let chosen = route.rule.choose(&worker.seed());
+            let chosen = chosen.ok_or_else(|| configuration("the rule has no backend with weight"))?;
+            *chosen_at = Some(chosen);
+            let choice = &route.rule.choices[chosen];
+            if let Some(why) = &choice.broken {
+                return Err(configuration(why));
+            }
+            let missing = || configuration(&format!("backend {} is not there", choice.service));
+            let service = worker.shared.service(&choice.service).await.ok_or_else(missing)?;
+            settle.service = Some(service.clone());
+            if !choice.filters.is_empty() {
+                let (client, port) = (&settle.inlet.client, settle.inlet.port);
+                let mut exchange =
+                    Exchange { request: parts, client, matched: route.matched, port, would_refuse: None };
+                if let Some(reply) = causeway_filters::run(&choice.filters, &mut exchange).await {
+                    return Err(reply);
+                }
+            }
+            Ok((Some(service), choice.port))
+        }
+    }
+}
+
+async fn send(
+    passage: &mut Passage,
+    route: &Route,
+    service: Option<Arc<Service>>,
+    port: Option<u16>,
+    body: Incoming,
+) -> Result<Response<Incoming>, Refused> {
+    let Passage { parts, settle, upgrade, .. } = passage;
+    let worker = settle.worker.clone();
+    let group = match (&route.target, &service) {
+        (Target::Foreign(group), _) => group,
+        (_, Some(service)) => service.group(port).ok_or_else(|| {
+            let details = format!("Service {} has no port {}", service.key, port.unwrap_or(0));
+            refuse(ProxyError::ProxyConfigurationError, &details)
+        })?,
+        (_, None) => return Err(refuse(ProxyError::ProxyInternalError, "no destination")),
+    };
+    let mut headers = std::mem::take(&mut parts.headers);
+    if let Some((protocol, _)) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol.clone());
+    }
+    let head = Head { method: parts.method.clone(), uri: std::mem::take(&mut parts.uri), headers };
+    let timeout = route.rule.timeout.filter(|timeout| !timeout.is_zero());
+    let is_inbound = matches!(settle.inlet.way, Way::Inbound);
+    let delivery = Delivery {
+        worker: &worker,
+        group,
+        number: service.as_ref().filter(|_| !is_inbound).map(|service| service.number),
+        rule: &route.rule,
+        upgrades: upgrade.is_some(),
+        deadline: timeout.map(|timeout| settle.started + timeout),
+        is_idempotent: false,
+    };
+    let body = Replay::prepare(body).await.map_err(|error| {
+        refuse(ProxyError::HttpRequestError, &format!("the request's body ended early: {error}"))
+    })?;
+    deliver(&delivery, settle, head, body).await.map_err(|failure| {
+        let name = service.as_ref().map_or_else(String::new, |service| format!("{}: ", service.key));
+        refuse(failure.error, &format!("{name}{}", failure.details))
+    })
+}
+
+// === back ===
+
+fn response_filters(passage: &mut Passage, route: &Route, response: &mut Response<Incoming>) {
+    let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if !is_upgrade {
+        hop::strip(response.headers_mut());
+    }
+    *response.version_mut() = Version::HTTP_11;
+    let choice = passage.choice.map_or(&[][..], |at| &route.rule.choices[at].filters);
+    if !route.rule.filters.is_empty() || !choice.is_empty() {
+        let placeholder = std::mem::replace(response.headers_mut(), http::HeaderMap::new());
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = response.status();
+        parts.headers = placeholder;
+        for filter in choice.iter().chain(&route.rule.filters) {
+            filter.on_response(&mut parts);
+        }
+        *response.headers_mut() = parts.headers;
+    }
+    if let Some(id) = &passage.settle.request_id
+        && !response.headers().contains_key(&REQUEST_ID)
+    {
+        response.headers_mut().insert(&REQUEST_ID, id.clone());
+    }
+}
+
+/// Hands the answer over; it is written down when its body has ended.
+fn record(passage: Passage, mut response: Response<Incoming>) -> Response<Answer> {
+    let Passage { mut settle, upgrade, .. } = passage;
+    settle.status = response.status().as_u16();
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some((_, client))) = (response.status(), upgrade) {
+        // The connection is the tunnel's now.
+        settle.lent = None;
+        tunnel::join(client, hyper::upgrade::on(&mut response), settle);
+        return response.map(|_| Answer::ours(bytes::Bytes::new(), None));
+    }
+    let timeout = settle.rule.as_ref().and_then(|rule| rule.timeout).filter(|limit| !limit.is_zero());
+    let deadline = timeout.map(|limit| Box::pin(tokio::time::sleep_until(settle.started + limit)));
+    response.map(|body| Answer::theirs(body, settle, deadline))
+}
+
+pub(crate) fn record_reply(mut settle: Box<Settle>, reply: Reply) -> Response<Answer> {
+    settle.status = reply.status.as_u16();
+    settle.in_flight = None;
+    let mut response = Response::new(());
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    let headers = response.headers_mut();
+    if let Some(failure) = reply.failure {
+        headers.insert(&PROXY_STATUS, failure.to_value());
+        settle.reason = failure.error.as_str();
+        settle.details = failure.details;
+    }
+    if !reply.body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    if let Some(id) = &settle.request_id {
+        headers.insert(&REQUEST_ID, id.clone());
+    }
+    response.map(|()| Answer::ours(reply.body, Some(settle)))
+}
+
+fn refuse(error: ProxyError, details: &str) -> Refused {
+    Box::new(Reply::failure(ProxyStatus { error, details: details.to_owned() }))
+}
+
+fn unknown(name: &str) -> Refused {
+    refuse(ProxyError::DestinationNotFound, &format!("no service {name} is known to the mesh"))
+}

@@ -1,0 +1,190 @@
+//! The plan: a picture made ready for use. Immutable; a new one replaces it whole.
+//!
+//! In:    nothing once built (see `compile`).      Out: doors to open, the rule for a request, the endpoints of a service.
+//! Owner: `planner` builds and publishes it; workers read it through one atomic pointer.
+//! Invariant: what a plan says never changes; how its endpoints fare hangs on it in atomics and outlives it.
+//! Not here: building (`plan::compile`), matching (`routes`), choosing an endpoint (`balance`).
+
+pub(crate) mod compile;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_base::Seed;
+use causeway_filters::access::Access;
+use causeway_filters::{Chain, Filter};
+use causeway_model::{Revision, ServiceKey};
+
+use crate::balance::Group;
+use crate::routes::{Hit, Query, Routes, suffixes};
+use crate::tls::DoorTls;
+
+/// A picture made ready for use.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Of the picture it was made from.
+    pub revision: Revision,
+    /// Rules and doors; shared by plans that differ only in endpoints.
+    pub rules: Arc<Rules>,
+    pub services: HashMap<ServiceKey, Arc<Service>>,
+}
+
+/// The part of a plan that comes from documents.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub doors: Vec<Door>,
+    /// Routes that hang on services (GAMMA), as this proxy sees them.
+    pub mesh: HashMap<ServiceKey, MeshRoutes>,
+    /// Who may call the sidecar's app.
+    pub access: Option<Arc<dyn Filter>>,
+    /// What is wrong with the documents, as far as only a proxy can tell.
+    pub problems: Vec<String>,
+}
+
+/// A port to open at a gateway.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub address: SocketAddr,
+    pub tls: Option<DoorTls>,
+    /// By host: exact, then longest wildcard, then any.
+    pub listeners: Vec<Listening>,
+}
+
+/// One listener of a door.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// `shop.example`, `.example` for a wildcard, or none for any.
+    pub host: Option<String>,
+    pub is_wildcard: bool,
+    pub routes: Routes<Rule>,
+}
+
+/// Routes that hang on one service, by the parent's port.
+#[derive(Debug, Default)]
+pub(crate) struct MeshRoutes {
+    pub by_port: Vec<(Option<u16>, Routes<Rule>)>,
+}
+
+/// A rule of a route.
+#[derive(Debug, Default)]
+pub(crate) struct Rule {
+    /// `HTTPRoute namespace/name rule N`; empty for a call without a route.
+    pub label: Arc<str>,
+    pub filters: Chain,
+    pub choices: Vec<Choice>,
+    pub weight: u32,
+    /// The whole request; a bound only where one is written.
+    pub timeout: Option<Duration>,
+    /// Each try.
+    pub try_timeout: Option<Duration>,
+    pub retries: Option<u32>,
+    pub retry_codes: Vec<u16>,
+    pub backoff: Option<Duration>,
+    /// The rule cannot be run: every request that it matches is answered 500 with these words.
+    pub broken: Option<String>,
+}
+
+/// A backend of a rule.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub service: ServiceKey,
+    pub port: Option<u16>,
+    pub weight: u32,
+    pub filters: Chain,
+    /// The backend cannot be used (500, as Gateway API says).
+    pub broken: Option<String>,
+}
+
+/// A service and its endpoints.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub key: ServiceKey,
+    /// Index of its cells in every worker; the same in every plan.
+    pub number: usize,
+    /// By port number; the first is the one taken when none is asked for. Never empty.
+    pub ports: Vec<(Option<u16>, Group)>,
+    /// Whether a document declares its ports, so that another one is an error.
+    pub is_declared: bool,
+    /// The rule of a call without a route.
+    pub direct: Arc<Rule>,
+}
+
+impl Plan {
+    pub(crate) fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// The rule for a call to a service of the mesh: its routes, or straight to it when it has none.
+    pub(crate) fn mesh_rule<'a>(
+        &'a self,
+        service: &'a Service,
+        port: Option<u16>,
+        query: &Query<'_>,
+    ) -> Option<Hit<'a, Rule>> {
+        let tables = self.rules.mesh.get(&service.key).map_or(&[][..], |mesh| &mesh.by_port);
+        let mut has_routes = false;
+        let of_port = |wanted: &Option<u16>| wanted.is_none() || *wanted == port;
+        for (_, routes) in tables.iter().filter(|(wanted, _)| of_port(wanted)) {
+            has_routes = true;
+            if let Some(hit) = routes.find(query) {
+                return Some(hit);
+            }
+        }
+        (!has_routes).then_some(Hit { rule: &service.direct, matched: 0 })
+    }
+}
+
+impl Door {
+    /// The listener for a host.
+    pub(crate) fn listener(&self, host: &str) -> Option<&Listening> {
+        let of = |wanted: Option<&str>, is_wildcard: bool| {
+            self.listeners.iter().find(|l| l.host.as_deref() == wanted && l.is_wildcard == is_wildcard)
+        };
+        if let [only] = self.listeners.as_slice()
+            && only.host.is_none()
+        {
+            return Some(only);
+        }
+        of(Some(host), false)
+            .or_else(|| suffixes(host).find_map(|suffix| of(Some(suffix), true)))
+            .or_else(|| of(None, false))
+    }
+}
+
+impl Rule {
+    /// One of the backends, by weight; none when no backend has weight.
+    pub(crate) fn choose(&self, seed: &Seed) -> Option<usize> {
+        if let [only] = self.choices.as_slice() {
+            return (only.weight > 0).then_some(0);
+        }
+        let mut at = seed.below(self.weight as usize) as u32;
+        self.choices.iter().position(|choice| match at.checked_sub(choice.weight) {
+            Some(rest) => {
+                at = rest;
+                false
+            }
+            None => true,
+        })
+    }
+}
+
+impl Service {
+    /// The endpoints for a port; `None` when the service has no such port.
+    pub(crate) fn group(&self, port: Option<u16>) -> Option<&Group> {
+        let (_, first) = self.ports.first()?;
+        match port {
+            None => Some(first),
+            Some(port) => match self.ports.iter().find(|(number, _)| *number == Some(port)) {
+                Some((_, group)) => Some(group),
+                None => (!self.is_declared).then_some(first),
+            },
+        }
+    }
+}
+
+/// Who may call: a filter of the sidecar's inbound side.
+pub(crate) fn access_filter(access: Access) -> Arc<dyn Filter> {
+    Arc::new(access)
+}

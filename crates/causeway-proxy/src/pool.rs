@@ -1,0 +1,293 @@
+//! Connections to endpoints: idle ones are kept, one is shared where HTTP/2 is spoken.
+//!
+//! In:    an endpoint.      Out: a connection that can take a request now, or why there is none.
+//! Owner: one worker. Its locks are held for a push or a pop and never waited for: no other worker comes near them (the
+//! node's own calls, from several threads, have a pool of their own).
+//! Invariant: a connection is lent to one request at a time (HTTP/1.1), and comes back only after a whole answer.
+//! Not here: which endpoint (`balance`), what a failure means (`attempt`).
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_base::net::{Net, Stream};
+use causeway_base::{OnFailure, Scope};
+use causeway_wire::ProxyError;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::rt::{Read, Write};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::body::Outgoing;
+use crate::endpoint::{Endpoint, Transport};
+use crate::limits;
+use crate::tls::MeshTls;
+
+/// A silent HTTP/2 connection is asked whether it lives; a peer that was cut off is noticed within the sum of both.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_ANSWER: Duration = Duration::from_secs(5);
+
+/// A worker's connections.
+pub(crate) struct Pool {
+    net: Net,
+    tls: Option<Arc<MeshTls>>,
+    scope: Scope,
+    http1: Mutex<HashMap<u64, Vec<Idle>>>,
+    http2: Mutex<HashMap<u64, Arc<Shared>>>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Outgoing>,
+    since: Instant,
+}
+
+/// One HTTP/2 connection to one endpoint; `making` lets one request make it while others wait.
+#[derive(Default)]
+struct Shared {
+    sender: Mutex<Option<http2::SendRequest<Outgoing>>>,
+    making: tokio::sync::Mutex<()>,
+}
+
+/// A connection that can take a request.
+pub(crate) enum Lease {
+    Http1 { sender: http1::SendRequest<Outgoing>, id: u64, is_reused: bool },
+    Http2 { sender: http2::SendRequest<Outgoing>, is_reused: bool },
+}
+
+/// No connection.
+#[derive(Debug)]
+pub(crate) struct NoConnection {
+    pub error: ProxyError,
+    pub details: String,
+}
+
+impl Pool {
+    pub(crate) fn new(net: Net, tls: Option<Arc<MeshTls>>, scope: Scope) -> Self {
+        Pool { net, tls, scope, http1: Mutex::default(), http2: Mutex::default() }
+    }
+
+    /// A connection to `endpoint`; `upgrades` asks for one of HTTP/1.1 of its own, whatever else is spoken there.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was being made.
+    pub(crate) async fn checkout(
+        &self,
+        endpoint: &Endpoint,
+        upgrades: bool,
+        is_retry: bool,
+    ) -> Result<Lease, NoConnection> {
+        match (&endpoint.transport, upgrades) {
+            // A retry takes a new connection: where one idle connection had ended, its neighbours may have too.
+            (Transport::Http1, false) => match (!is_retry).then(|| self.idle(endpoint.id)).flatten() {
+                Some(sender) => Ok(Lease::Http1 { sender, id: endpoint.id, is_reused: true }),
+                None => self.connect_http1(endpoint).await,
+            },
+            (_, true) => self.connect_http1(endpoint).await,
+            (_, false) => self.checkout_http2(endpoint).await,
+        }
+    }
+
+    /// Takes a connection back after a whole answer.
+    pub(crate) fn give_back(&self, id: u64, sender: http1::SendRequest<Outgoing>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut http1 = self.http1.lock();
+        let idle = http1.entry(id).or_default();
+        if idle.len() < limits::IDLE_PER_ENDPOINT_MAX {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    /// Closes what was idle too long, and forgets endpoints without connections.
+    pub(crate) fn tidy(&self) {
+        self.http1.lock().retain(|_, idle| {
+            idle.retain(|idle| idle.since.elapsed() < limits::IDLE && !idle.sender.is_closed());
+            !idle.is_empty()
+        });
+        self.http2.lock().retain(|_, shared| {
+            let is_live = shared.sender.lock().as_ref().is_some_and(|sender| !sender.is_closed());
+            is_live || Arc::strong_count(shared) > 1
+        });
+    }
+
+    /// The youngest idle connection: old ones are left to end. One that still settles its last answer is passed over.
+    fn idle(&self, id: u64) -> Option<http1::SendRequest<Outgoing>> {
+        let mut http1 = self.http1.lock();
+        let idle = http1.get_mut(&id)?;
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            if idle[at].sender.is_closed() {
+                idle.remove(at);
+            } else if idle[at].sender.is_ready() {
+                let Idle { sender, since } = idle.remove(at);
+                // The one before it is older still.
+                return (since.elapsed() < limits::IDLE).then_some(sender);
+            }
+        }
+        None
+    }
+
+    async fn connect_http1(&self, endpoint: &Endpoint) -> Result<Lease, NoConnection> {
+        let sender = in_time(endpoint, async {
+            match &endpoint.transport {
+                Transport::Mesh(expected) => {
+                    let stream = self.tls()?.connect(self.dial(endpoint).await?, expected, true).await;
+                    self.handshake_http1(stream.map_err(tls_error)?).await
+                }
+                Transport::Http1 | Transport::Http2 => self.handshake_http1(self.dial(endpoint).await?).await,
+            }
+        })
+        .await?;
+        Ok(Lease::Http1 { sender, id: endpoint.id, is_reused: false })
+    }
+
+    async fn checkout_http2(&self, endpoint: &Endpoint) -> Result<Lease, NoConnection> {
+        let shared = self.http2.lock().entry(endpoint.id).or_default().clone();
+        if let Some(sender) = shared.live() {
+            return Ok(Lease::Http2 { sender, is_reused: true });
+        }
+        in_time(endpoint, async {
+            let _making = shared.making.lock().await;
+            if let Some(sender) = shared.live() {
+                return Ok(Lease::Http2 { sender, is_reused: true });
+            }
+            let sender = match &endpoint.transport {
+                Transport::Mesh(expected) => {
+                    let stream = self.tls()?.connect(self.dial(endpoint).await?, expected, false).await;
+                    self.handshake_http2(stream.map_err(tls_error)?).await?
+                }
+                Transport::Http1 | Transport::Http2 => {
+                    self.handshake_http2(self.dial(endpoint).await?).await?
+                }
+            };
+            *shared.sender.lock() = Some(sender.clone());
+            Ok(Lease::Http2 { sender, is_reused: false })
+        })
+        .await
+    }
+
+    async fn handshake_http1(
+        &self,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    ) -> io::Result<http1::SendRequest<Outgoing>> {
+        let (sender, connection) =
+            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        self.drive(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    async fn handshake_http2<S>(&self, stream: S) -> io::Result<http2::SendRequest<Outgoing>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        TokioIo<S>: Read + Write,
+    {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(limits::STREAM_WINDOW)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_ANSWER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        self.drive(connection);
+        Ok(sender)
+    }
+
+    /// Runs a connection until its last sender is gone or the proxy ends; its errors reach those who wait for answers.
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+        let cancelled = self.scope.cancelled();
+        self.scope.spawn("connection", OnFailure::Log, async move {
+            tokio::select! { _ = connection => {}, () = cancelled => {} }
+            Ok(())
+        });
+    }
+
+    async fn dial(&self, endpoint: &Endpoint) -> io::Result<Stream> {
+        match endpoint.address {
+            Some(address) => self.net.connect(address).await,
+            None => self.dial_host(&endpoint.host, endpoint.port).await,
+        }
+    }
+
+    /// Connects to the first address of a host that answers.
+    pub(crate) async fn dial_host(&self, host: &str, port: u16) -> io::Result<Stream> {
+        let not_found = |why: String| io::Error::new(io::ErrorKind::NotFound, why);
+        let addresses = tokio::net::lookup_host((host, port)).await.map_err(|e| not_found(e.to_string()))?;
+        let mut last = not_found(format!("{host} has no address"));
+        for address in addresses {
+            match self.net.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn tls(&self) -> io::Result<&MeshTls> {
+        self.tls.as_deref().ok_or_else(|| tls_error(io::Error::other("this proxy has no identity")))
+    }
+}
+
+impl Shared {
+    fn live(&self) -> Option<http2::SendRequest<Outgoing>> {
+        self.sender.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
+    }
+}
+
+impl Lease {
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
+        }
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Lease::Http2 { .. })
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        match self {
+            Lease::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Lease::Http2 { sender, .. } => sender.try_send_request(request).await,
+        }
+    }
+}
+
+/// Marks an error of the TLS layer, so that it is told from one of the network.
+fn tls_error(error: io::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+async fn in_time<T>(
+    endpoint: &Endpoint,
+    make: impl Future<Output = io::Result<T>>,
+) -> Result<T, NoConnection> {
+    let place = || format!("{} at {}:{}", endpoint.name, endpoint.host, endpoint.port);
+    match tokio::time::timeout(limits::CONNECT, make).await {
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(error)) => {
+            let kind = match error.kind() {
+                io::ErrorKind::InvalidData => ProxyError::TlsProtocolError,
+                io::ErrorKind::NotFound => ProxyError::DnsError,
+                io::ErrorKind::TimedOut => ProxyError::ConnectionTimeout,
+                _ => ProxyError::ConnectionRefused,
+            };
+            Err(NoConnection { error: kind, details: format!("cannot connect to {}: {error}", place()) })
+        }
+        Err(_) => {
+            let details = format!("cannot connect to {} within {:?}", place(), limits::CONNECT);
+            Err(NoConnection { error: ProxyError::ConnectionTimeout, details })
+        }
+    }
+}

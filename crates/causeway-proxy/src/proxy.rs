@@ -1,0 +1,408 @@
+//! A running proxy: how it starts, what may be asked of it, how it ends.
+//!
+//! In:    [`Options`].      Out: the handle; traffic on its addresses.
+//! Owner: the roof holds the handle; the tasks are in the scope that it gave.
+//! Invariant: `start` returns when every fixed address is open; `drain` stops accepting, lets finish, then uses force.
+//! Not here: the tasks themselves (`listen`, `planner`, `doors`, `admin`).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use causeway_base::net::{BindOptions, Net};
+use causeway_base::{OnFailure, Outbound, Scope};
+use causeway_filters::caller::Caller;
+use causeway_filters::forwarded::Forwarded;
+use causeway_filters::{Chain, Client};
+use causeway_model::traffic::EDGES_MAX;
+use causeway_model::{Edge, Name, Revision, ServiceKey, TrafficReport};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::config::{Options, Role, Sidecar};
+use crate::doors::{self, Doors};
+use crate::endpoint::Transport;
+use crate::error::Error;
+use crate::inlet::{Inlet, Way};
+use crate::listen::{self, Opened, Opening};
+use crate::plan::compile::Compiler;
+use crate::records::Sink;
+use crate::tls::MeshTls;
+use crate::worker::{App, Scopes, Shared, Worker, lone_group, lone_service};
+use crate::{admin, limits, metrics, outbound, planner};
+
+/// A running proxy. Cheap to clone; it ends by [`Proxy::drain`] or with its scope, not with its last clone.
+#[derive(Clone)]
+pub struct Proxy {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    workers: Vec<Arc<Worker>>,
+    /// The worker of the node's own calls: the last of `workers`, which has no listeners.
+    caller: Arc<Worker>,
+    source: ServiceKey,
+    listening: usize,
+    doors: Arc<Doors>,
+    scopes: Scopes,
+    is_gateway: bool,
+    admin: Option<SocketAddr>,
+    fixed: Vec<Opening>,
+}
+
+impl Proxy {
+    /// Starts a proxy and returns when its fixed addresses are open (a gateway's open as its document says).
+    ///
+    /// # Errors
+    /// [`Error`] says which address cannot be used.
+    pub async fn start(options: Options, scope: &Scope) -> Result<Proxy, Error> {
+        let Options { role, net, clock, seed, workers, credentials, mut snapshots, .. } = options;
+        let fixed = match &role {
+            Role::Sidecar(sidecar) => doors::of_sidecar(&net, sidecar)?,
+            Role::Gateway { .. } | Role::Client { .. } => Vec::new(),
+        };
+        let source = source_of(&role);
+        let trust_domain = credentials.as_ref().map(|credentials| credentials.trust_domain());
+        let origin = Instant::now();
+        let mut compiler = Compiler::new(role.clone(), trust_domain);
+        let plan = compiler.compile(&snapshots.borrow_and_update().clone(), None, 0);
+        for problem in &plan.rules.problems {
+            tracing::warn!(%problem, "configuration cannot be used as written");
+        }
+        let (planned_sender, planned) = watch::channel(plan.revision);
+        let records = options.records.map(Sink::start).transpose().map_err(Error::Thread)?;
+        let shared = Arc::new(Shared {
+            plan: ArcSwap::from_pointee(plan),
+            planned: planned.clone(),
+            net: net.clone(),
+            clock,
+            origin,
+            tls: credentials.map(|credentials| Arc::new(MeshTls::new(credentials))),
+            namespace: source.namespace.clone(),
+            mesh_suffix: format!(".{}", options.mesh_suffix),
+            wants: options.wants,
+            wanted: parking_lot::Mutex::default(),
+            records,
+            app: app_of(&role),
+            edge: vec![Arc::new(Forwarded), Arc::new(Caller)],
+            outgoing: vec![Arc::new(Caller)],
+            is_draining: AtomicBool::new(false),
+        });
+        if let Role::Sidecar(sidecar) = &role {
+            sidecar.upstreams.iter().for_each(|(key, _)| shared.want(key));
+        }
+        let scopes = Scopes {
+            accept: scope.child("accept"),
+            connections: scope.child("connections"),
+            upstream: scope.child("upstream"),
+            force: scope.child("force"),
+        };
+        let listening = match (&net, &role) {
+            (_, Role::Client { .. }) => 0,
+            (Net::Memory(_), _) => 1,
+            (Net::Tcp, _) => workers.max(1),
+        };
+        let all: Vec<Arc<Worker>> =
+            (0..=listening).map(|_| Worker::new(shared.clone(), &seed.fork(), scopes.clone())).collect();
+        let caller = all[listening].clone();
+        let doors = Arc::new(Doors::default());
+        let (wanted_sender, wanted) = watch::channel(Arc::new(Vec::new()));
+        let (opened_sender, opened) = mpsc::unbounded_channel::<Opened>();
+        let admin = options.admin.map(|address| admin_listener(&net, &role, address)).transpose()?;
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let is_gateway = matches!(role, Role::Gateway { .. });
+        match is_gateway {
+            true => drop(doors::offer_gateway(&shared, &doors, &wanted_sender)),
+            false => doors::offer(&doors, &wanted_sender, fixed.clone()),
+        }
+        for (index, worker) in all.iter().take(listening).enumerate() {
+            start_worker(index, worker, &net, wanted.clone(), opened_sender.clone(), &scopes)?;
+        }
+        drop(opened_sender);
+        let proxy = Proxy {
+            inner: Arc::new(Inner {
+                shared: shared.clone(),
+                workers: all,
+                caller,
+                source,
+                listening,
+                doors: doors.clone(),
+                scopes,
+                is_gateway,
+                admin: admin_address,
+                fixed,
+            }),
+        };
+        let (net_task, stop) = (planned.clone(), scope);
+        spawn(stop, "planner", planner::run(shared.clone(), compiler, snapshots, planned_sender));
+        if is_gateway {
+            let keeping = doors::keep_gateway(shared.clone(), doors.clone(), wanted_sender, net_task);
+            spawn(stop, "doors", keeping);
+        } else {
+            // The openings never change: the sender lives as long as the proxy.
+            spawn(stop, "doors", async move {
+                let _wanted = wanted_sender;
+                std::future::pending::<()>().await;
+            });
+        }
+        proxy.wait_open(opened, stop).await?;
+        spawn(stop, "tidy", tidy(proxy.clone()));
+        if let Some(listener) = admin {
+            let admin_scope = scope.child("admin");
+            let serving = admin::serve(proxy.clone(), listener, admin_scope.clone());
+            spawn(stop, "admin", serving);
+        }
+        Ok(proxy)
+    }
+
+    /// Waits until every worker has said how its first openings went; a fixed one that failed is an error.
+    async fn wait_open(
+        &self,
+        mut opened: mpsc::UnboundedReceiver<Opened>,
+        scope: &Scope,
+    ) -> Result<(), Error> {
+        let inner = &self.inner;
+        for _ in 0..inner.fixed.len() * inner.listening {
+            let Some((address, result)) = opened.recv().await else { break };
+            if let Err(why) = &result {
+                let source = std::io::Error::other(why.clone());
+                return Err(Error::Bind { what: "sidecar", address, source });
+            }
+            inner.doors.note((address, result));
+        }
+        if inner.is_gateway {
+            let wanted = inner.shared.plan.load().rules.doors.len();
+            let failed = inner.doors.problems().len();
+            for _ in 0..wanted.saturating_sub(failed) * inner.listening {
+                let Some(said) = opened.recv().await else { break };
+                inner.doors.note(said);
+            }
+        }
+        spawn(scope, "opened", doors::listen(inner.doors.clone(), opened));
+        Ok(())
+    }
+
+    /// Addresses at which it listens now, the admin door's not among them.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.inner.doors.open(self.inner.listening)
+    }
+
+    /// Where the app's HTTP proxy listens.
+    pub fn outbound_address(&self) -> Option<SocketAddr> {
+        self.fixed(|way| matches!(way, Way::Outbound))
+    }
+
+    /// Where mesh calls come in: the port to register.
+    pub fn inbound_address(&self) -> Option<SocketAddr> {
+        self.fixed(|way| matches!(way, Way::Inbound))
+    }
+
+    /// The local address that stands for a service.
+    pub fn upstream_address(&self, service: &ServiceKey) -> Option<SocketAddr> {
+        self.fixed(|way| matches!(way, Way::Upstream(key) if key == service))
+    }
+
+    /// Where the admin door listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.inner.admin
+    }
+
+    fn fixed(&self, is_it: impl Fn(&Way) -> bool) -> Option<SocketAddr> {
+        self.inner.fixed.iter().find(|opening| is_it(&opening.way)).map(|opening| opening.address)
+    }
+
+    /// Whether a plan is there, every wanted address is open, and no drain has begun.
+    pub fn is_ready(&self) -> bool {
+        let inner = &self.inner;
+        let has_plan = inner.shared.plan.load().revision > Revision::new(0);
+        has_plan && inner.doors.is_ready(inner.listening) && !inner.shared.is_draining.load(Relaxed)
+    }
+
+    /// The revision of the plan in use.
+    pub fn plan_revision(&self) -> Revision {
+        self.inner.shared.plan.load().revision
+    }
+
+    /// Resolves when the plan in use is of `revision` or newer.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn planned(&self, revision: Revision) {
+        let mut planned = self.inner.shared.planned.clone();
+        // The sender lives as long as the planner; when that is gone nothing newer will come.
+        let _ = planned.wait_for(|now| *now >= revision).await;
+    }
+
+    /// What cannot be done as it is written, with codes.
+    pub fn problems(&self) -> Vec<String> {
+        let plan = self.inner.shared.plan.load();
+        plan.rules.problems.iter().cloned().chain(self.inner.doors.problems()).collect()
+    }
+
+    /// Calls services as the identity of this proxy.
+    pub fn outbound(&self) -> Arc<dyn Outbound> {
+        let client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None, false);
+        let inlet = Arc::new(Inlet { way: Way::Outbound, client, port: 0 });
+        Arc::new(outbound::Caller { worker: self.inner.caller.clone(), inlet })
+    }
+
+    /// Calls that ended since the last report.
+    pub fn traffic(&self) -> TrafficReport {
+        let mut edges: Vec<Edge> = Vec::new();
+        for worker in &self.inner.workers {
+            worker.ledger.take_edges(|target, counts| {
+                let at = match edges.iter().position(|edge| edge.target == *target) {
+                    Some(at) => at,
+                    None if edges.len() < EDGES_MAX => {
+                        let (source, target) = (self.inner.source.clone(), target.clone());
+                        let (requests, failures, micros, micros_max) = (0, 0, 0, 0);
+                        edges.push(Edge { source, target, requests, failures, micros, micros_max });
+                        edges.len() - 1
+                    }
+                    None => edges.len() - 1,
+                };
+                let edge = &mut edges[at];
+                edge.requests += counts.requests;
+                edge.failures += counts.failures;
+                edge.micros += counts.micros;
+                edge.micros_max = edge.micros_max.max(counts.micros_max);
+            });
+        }
+        TrafficReport { edges }
+    }
+
+    /// The counts of all workers, for Prometheus.
+    pub fn metrics(&self) -> String {
+        metrics::exposition(&self.inner.workers)
+    }
+
+    /// Stops accepting, asks connections to finish (`Connection: close`, GOAWAY) and waits for them until `deadline`; what is
+    /// left then is broken off. Returns whether all finished in time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the proxy draining; calling it again goes on waiting.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        let inner = &self.inner;
+        inner.shared.is_draining.store(true, Relaxed);
+        inner.scopes.accept.cancel();
+        let is_whole = inner.scopes.connections.shutdown(deadline).await;
+        if let Some(sink) = &inner.shared.records {
+            inner.workers.iter().for_each(|worker| worker.ledger.flush(sink));
+        }
+        inner.scopes.force.cancel();
+        inner.scopes.upstream.cancel();
+        is_whole
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    pub(crate) fn workers(&self) -> &[Arc<Worker>] {
+        &self.inner.workers
+    }
+}
+
+/// Spawns a task that ends with the scope.
+fn spawn(scope: &Scope, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+    let cancelled = scope.cancelled();
+    scope.spawn(name, OnFailure::StopNode, async move {
+        tokio::select! { () = task => {}, () = cancelled => {} }
+        Ok(())
+    });
+}
+
+/// Starts a worker: on TCP a thread with a runtime of its own, in memory a task of the caller's.
+fn start_worker(
+    index: usize,
+    worker: &Arc<Worker>,
+    net: &Net,
+    wanted: watch::Receiver<Arc<Vec<Opening>>>,
+    opened: mpsc::UnboundedSender<Opened>,
+    scopes: &Scopes,
+) -> Result<(), Error> {
+    let listening = listen::keep(worker.clone(), wanted, opened);
+    let accept = scopes.accept.clone();
+    match net {
+        Net::Memory(_) => spawn(&accept, "worker", listening),
+        Net::Tcp => {
+            let force = scopes.force.clone();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+            let run = move || {
+                runtime.block_on(async move {
+                    spawn(&accept, "worker", listening);
+                    force.cancelled().await;
+                });
+            };
+            std::thread::Builder::new()
+                .name(format!("data-path-{index}"))
+                .spawn(run)
+                .map_err(Error::Thread)?;
+        }
+    }
+    Ok(())
+}
+
+/// Hands records over and closes idle connections, now and then.
+async fn tidy(proxy: Proxy) {
+    let mut since = Duration::ZERO;
+    loop {
+        tokio::time::sleep(limits::RECORD_BATCH_AGE).await;
+        since += limits::RECORD_BATCH_AGE;
+        if let Some(sink) = &proxy.shared().records {
+            proxy.workers().iter().for_each(|worker| worker.ledger.flush(sink));
+        }
+        if since > limits::IDLE / 4 {
+            since = Duration::ZERO;
+            proxy.workers().iter().for_each(|worker| worker.pool.tidy());
+        }
+    }
+}
+
+fn source_of(role: &Role) -> ServiceKey {
+    match role {
+        Role::Sidecar(Sidecar { service, .. }) => service.clone(),
+        Role::Gateway { key: (namespace, name), .. } => {
+            ServiceKey::new(Name::clone(namespace), Name::clone(name))
+        }
+        Role::Client { source } => source.clone(),
+    }
+}
+
+fn app_of(role: &Role) -> Option<App> {
+    let Role::Sidecar(sidecar) = role else { return None };
+    let address = sidecar.app?;
+    let transport = if sidecar.protocol.is_http2() { Transport::Http2 } else { Transport::Http1 };
+    let group = lone_group(0, &address.ip().to_string(), address.port(), transport);
+    let filters: Chain = vec![Arc::new(Caller)];
+    Some(App { service: lone_service(sidecar.service.clone(), group), filters })
+}
+
+fn admin_listener(
+    net: &Net,
+    role: &Role,
+    address: SocketAddr,
+) -> Result<causeway_base::net::Listener, Error> {
+    let what = "admin";
+    if !address.ip().is_loopback() {
+        return Err(Error::NotLoopback { what, address });
+    }
+    let bind = |address| net.bind(address, BindOptions::default());
+    let may_move = matches!(role, Role::Sidecar(sidecar) if sidecar.may_move);
+    let bound = match bind(address) {
+        Err(error) if may_move && error.kind() == std::io::ErrorKind::AddrInUse => {
+            let moved = bind(SocketAddr::new(address.ip(), 0));
+            if let Ok(listener) = &moved {
+                let moved = listener.local_addr().ok();
+                tracing::warn!(%address, ?moved, what, "address is taken, using another");
+            }
+            moved
+        }
+        other => other,
+    };
+    bound.map_err(|source| Error::Bind { what, address, source })
+}

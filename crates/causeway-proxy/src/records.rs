@@ -1,0 +1,141 @@
+//! Access records: one JSON line a request, gathered by workers, written by a thread of its own.
+//!
+//! In:    settled requests.      Out: lines to whatever the roof gave (a file, standard output).
+//! Owner: the proxy's handle owns the writer thread; it ends with the last [`Sink`].
+//! Invariant: a slow disk never slows a request: what does not fit in the queue is dropped and counted.
+//! Not here: counting what was dropped (`ledger`).
+
+use std::io::Write;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use causeway_model::Timestamp;
+
+use crate::limits::RECORD_BATCHES_MAX;
+use crate::settle::Settle;
+
+/// Where batches go.
+#[derive(Clone)]
+pub(crate) struct Sink(SyncSender<Vec<u8>>);
+
+impl Sink {
+    /// Starts the thread that writes.
+    pub(crate) fn start(mut out: Box<dyn Write + Send>) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel::<Vec<u8>>(RECORD_BATCHES_MAX);
+        let write = move || {
+            let mut has_failed = false;
+            for batch in receiver {
+                let written = out.write_all(&batch).and_then(|()| out.flush());
+                if let (Err(error), false) = (&written, has_failed) {
+                    tracing::error!(%error, "access records cannot be written");
+                }
+                has_failed = written.is_err();
+            }
+        };
+        std::thread::Builder::new().name("records".into()).spawn(write)?;
+        Ok(Sink(sender))
+    }
+
+    /// Queues a batch; false when it was dropped because the writer is behind.
+    pub(crate) fn offer(&self, batch: Vec<u8>) -> bool {
+        self.0.try_send(batch).is_ok()
+    }
+}
+
+/// The time as text, made anew only once a second.
+#[derive(Default)]
+pub(crate) struct Stamp {
+    second: u64,
+    text: String,
+}
+
+impl Stamp {
+    /// RFC 3339 with milliseconds.
+    pub(crate) fn at(&mut self, now: Timestamp) -> &str {
+        let millis = now.as_millis();
+        if self.second != millis / 1000 || self.text.is_empty() {
+            self.second = millis / 1000;
+            self.text = Timestamp::from_millis(self.second * 1000).to_rfc3339();
+        }
+        let end = self.text.len();
+        let digits = [millis / 100 % 10, millis / 10 % 10, millis % 10].map(|d| char::from(b'0' + d as u8));
+        self.text.truncate(end - 4);
+        self.text.extend(digits);
+        self.text.push('Z');
+        &self.text
+    }
+}
+
+/// Appends a request's line.
+pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, settle: &Settle, took: Duration) {
+    out.push(b'{');
+    text(out, "time", time);
+    text(out, "method", settle.method.as_str());
+    text(out, "path", settle.path.as_ref().map_or("", |path| path.path()));
+    number(out, "status", u64::from(settle.status));
+    text(out, "reason", settle.reason);
+    number(out, "duration_us", took.as_micros() as u64);
+    number(out, "bytes", settle.bytes);
+    number(out, "attempts", u64::from(settle.attempts));
+    text(out, "route", settle.rule.as_ref().map_or("", |rule| &rule.label));
+    if let Some(service) = &settle.service {
+        text(out, "namespace", service.key.namespace.as_str());
+        text(out, "service", service.key.name.as_str());
+    }
+    if let Some(endpoint) = &settle.endpoint {
+        text(out, "endpoint", &endpoint.name);
+    }
+    if let Some(caller) = &settle.inlet.client.identity {
+        text(out, "caller_namespace", caller.service.namespace.as_str());
+        text(out, "caller", caller.service.name.as_str());
+    }
+    if let Some(policy) = settle.would_refuse {
+        text(out, "would_refuse", policy);
+    }
+    if let Some(id) = settle.request_id.as_ref().and_then(|id| id.to_str().ok()) {
+        text(out, "request_id", id);
+    }
+    // Every field ends with a comma; the last one's becomes the end.
+    out.pop();
+    out.extend_from_slice(b"}\n");
+}
+
+fn name(out: &mut Vec<u8>, name: &str) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn text(out: &mut Vec<u8>, field: &str, value: &str) {
+    name(out, field);
+    out.push(b'"');
+    let mut rest = value;
+    while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\') || c.is_control()) {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        match rest.as_bytes()[at] {
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            _ => out.push(b'?'),
+        }
+        let next = rest[at..].chars().next().map_or(1, char::len_utf8);
+        rest = &rest[at + next..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out.extend_from_slice(b"\",");
+}
+
+fn number(out: &mut Vec<u8>, field: &str, value: u64) {
+    name(out, field);
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    let mut rest = value;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+    out.push(b',');
+}

@@ -1,0 +1,168 @@
+//! TLS of the data path: mutual with identities inside the mesh, with users' certificates at a gateway's doors.
+//!
+//! In:    [`Credentials`]; Secrets that a gateway's listeners name.      Out: streams whose peer is known.
+//! Owner: a worker holds a [`MeshTls`], a plan's door a [`DoorTls`].
+//! Invariant: a mesh stream exists only after both ends proved an identity of our trust domain.
+//! Not here: who is believed and until when (`causeway-identity`).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use causeway_base::net::Stream;
+use causeway_identity::{
+    Credentials, Expected, mesh_client_config, mesh_server_config, peer_identity, unnamed_server,
+};
+use causeway_model::{Kind, Listener, ObjectKey, Snapshot, Spec, SpiffeId};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+const H2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// TLS inside the mesh, as one identity. Configurations stay good across rotations: certificates are looked up at each
+/// handshake.
+pub(crate) struct MeshTls {
+    credentials: Credentials,
+    server: Arc<ServerConfig>,
+    /// By expected identity and whether HTTP/1.1 is asked for; bounded by the services that the plan names.
+    clients: parking_lot::Mutex<HashMap<(SpiffeId, bool), Arc<ClientConfig>>>,
+}
+
+impl MeshTls {
+    pub(crate) fn new(credentials: Credentials) -> Self {
+        let server = mesh_server_config(&credentials, &[H2, HTTP1]);
+        MeshTls { credentials, server, clients: parking_lot::Mutex::default() }
+    }
+
+    /// Takes a mesh connection: the stream, who called, whether it speaks HTTP/2.
+    pub(crate) async fn accept(
+        &self,
+        stream: Stream,
+    ) -> io::Result<(server::TlsStream<Stream>, SpiffeId, bool)> {
+        let stream = TlsAcceptor::from(self.server.clone()).accept(stream).await?;
+        let connection = stream.get_ref().1;
+        let is_h2 = connection.alpn_protocol() == Some(H2);
+        let peer =
+            peer_identity(connection).filter(|peer| peer.trust_domain == self.credentials.trust_domain());
+        let peer =
+            peer.ok_or_else(|| io::Error::other("the peer proved no identity of this trust domain"))?;
+        Ok((stream, peer, is_h2))
+    }
+
+    /// Makes `stream` a mesh connection to exactly `expected`.
+    pub(crate) async fn connect(
+        &self,
+        stream: Stream,
+        expected: &SpiffeId,
+        wants_http1: bool,
+    ) -> io::Result<client::TlsStream<Stream>> {
+        let config = self.client_config(expected, wants_http1);
+        TlsConnector::from(config).connect(unnamed_server(), stream).await
+    }
+
+    fn client_config(&self, expected: &SpiffeId, wants_http1: bool) -> Arc<ClientConfig> {
+        let make = || {
+            let alpn: &[&[u8]] = if wants_http1 { &[HTTP1] } else { &[H2] };
+            mesh_client_config(&self.credentials, Expected::Service(expected.service.clone()), alpn)
+        };
+        self.clients.lock().entry((expected.clone(), wants_http1)).or_insert_with(make).clone()
+    }
+}
+
+/// TLS of a gateway's door: the certificate by the name that the client asks for.
+#[derive(Clone)]
+pub(crate) struct DoorTls {
+    config: Arc<ServerConfig>,
+}
+
+impl DoorTls {
+    /// From the Secrets that the listeners of one port name.
+    ///
+    /// # Errors
+    /// What is missing or cannot be read, in words.
+    pub(crate) fn new(snapshot: &Snapshot, listeners: &[&Listener]) -> Result<Self, String> {
+        let mut keys = Certificates::default();
+        for listener in listeners {
+            let tls =
+                listener.tls.as_ref().ok_or_else(|| format!("listener {} has no tls", listener.name))?;
+            let (namespace, name) = tls
+                .secrets
+                .first()
+                .ok_or_else(|| format!("listener {} names no certificate", listener.name))?;
+            let key = ObjectKey { kind: Kind::Secret, namespace: namespace.clone(), name: name.clone() };
+            let object = snapshot.object(&key).ok_or_else(|| format!("{key} is not there"))?;
+            let Spec::Secret(secret) = &object.spec else { return Err(format!("{key} is not a Secret")) };
+            let entry = |entry: &str| {
+                secret
+                    .entries
+                    .get(entry)
+                    .map(|bytes| bytes.as_slice())
+                    .ok_or_else(|| format!("{key} has no {entry}"))
+            };
+            let certified = Arc::new(
+                certified(entry("tls.crt")?, entry("tls.key")?).map_err(|why| format!("{key}: {why}"))?,
+            );
+            match listener.hostname.as_ref().map(|host| host.to_ascii_lowercase()) {
+                Some(host) => drop(keys.by_host.insert(host, certified)),
+                None => keys.any = Some(certified),
+            }
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(keys));
+        config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
+        Ok(DoorTls { config: Arc::new(config) })
+    }
+
+    /// Takes a connection: the stream, and whether it speaks HTTP/2.
+    pub(crate) async fn accept(&self, stream: Stream) -> io::Result<(server::TlsStream<Stream>, bool)> {
+        let stream = TlsAcceptor::from(self.config.clone()).accept(stream).await?;
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+        Ok((stream, is_h2))
+    }
+}
+
+impl fmt::Debug for DoorTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DoorTls")
+    }
+}
+
+#[derive(Debug, Default)]
+struct Certificates {
+    /// `shop.example` or `*.example`.
+    by_host: HashMap<String, Arc<CertifiedKey>>,
+    any: Option<Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().unwrap_or("");
+        let wild =
+            || crate::routes::suffixes(name).find_map(|suffix| self.by_host.get(&format!("*{suffix}")));
+        self.by_host.get(name).or_else(wild).or(self.any.as_ref()).cloned()
+    }
+}
+
+fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("tls.crt cannot be read: {error}"))?;
+    if chain.is_empty() {
+        return Err("tls.crt holds no certificate".into());
+    }
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("tls.key cannot be read: {error}"))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider)
+        .map_err(|error| format!("certificate and key do not go together: {error}"))
+}

@@ -1,0 +1,181 @@
+//! One worker of the data path: its connections, its ledger, its randomness; and what all workers share.
+//!
+//! In:    connections that came in.      Out: answers.
+//! Owner: one thread (the node's own calls have a worker without a thread).
+//! Invariant: on the request path a worker touches nothing that another one writes, but the vitals of endpoints.
+//! Not here: accepting (`listen`), the way of a request (`pipeline`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use causeway_base::net::Net;
+use causeway_base::{Clock, Scope, Seed};
+use causeway_filters::Chain;
+use causeway_model::{Name, Revision, ServiceKey};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::balance::Group;
+use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
+use crate::ledger::Ledger;
+use crate::limits;
+use crate::plan::{Plan, Rule, Service};
+use crate::pool::Pool;
+use crate::records::Sink;
+use crate::tls::MeshTls;
+
+/// Endpoints of foreign hosts are numbered from here, those of plans from 1.
+const FOREIGN_IDS: u64 = 1 << 63;
+
+/// What all workers of a proxy share: read, or written so seldom that nobody waits.
+pub(crate) struct Shared {
+    pub plan: ArcSwap<Plan>,
+    /// The revision of `plan`, for those who wait for a newer one.
+    pub planned: watch::Receiver<Revision>,
+    pub net: Net,
+    pub clock: Clock,
+    pub origin: Instant,
+    pub tls: Option<Arc<MeshTls>>,
+    /// Namespace in which a mesh name without one is looked up.
+    pub namespace: Name,
+    /// `.mesh`
+    pub mesh_suffix: String,
+    pub wants: Option<mpsc::UnboundedSender<ServiceKey>>,
+    pub wanted: Mutex<HashSet<ServiceKey>>,
+    pub records: Option<Sink>,
+    /// The sidecar's app as a service of one endpoint, and the filters in front of it.
+    pub app: Option<App>,
+    /// Filters for what comes in at a gateway, and what the app sends out.
+    pub edge: Chain,
+    pub outgoing: Chain,
+    pub is_draining: AtomicBool,
+}
+
+/// The sidecar's app.
+pub(crate) struct App {
+    pub service: Arc<Service>,
+    pub filters: Chain,
+}
+
+/// How tasks of the data path end: first no new connections, then those that are there finish, then force.
+#[derive(Clone)]
+pub(crate) struct Scopes {
+    /// Listeners.
+    pub accept: Scope,
+    /// Connections that came in; its cancellation asks them to finish.
+    pub connections: Scope,
+    /// Connections to endpoints; ended with the worker.
+    pub upstream: Scope,
+    /// Cancelled when the time to finish is over.
+    pub force: Scope,
+}
+
+/// One worker.
+pub(crate) struct Worker {
+    pub shared: Arc<Shared>,
+    pub pool: Pool,
+    pub ledger: Ledger,
+    pub scopes: Scopes,
+    draws: AtomicU64,
+    foreign: Mutex<HashMap<(String, u16), Arc<Group>>>,
+    foreign_next: AtomicU64,
+}
+
+impl Shared {
+    /// Microseconds since the proxy started.
+    pub(crate) fn micros(&self, at: Instant) -> Micros {
+        at.saturating_duration_since(self.origin).as_micros() as Micros
+    }
+
+    /// Asks the control plane for a service, once.
+    pub(crate) fn want(&self, key: &ServiceKey) {
+        let Some(wants) = &self.wants else { return };
+        let mut wanted = self.wanted.lock();
+        if wanted.len() < limits::WANTS_MAX && wanted.insert(key.clone()) {
+            // A receiver that is gone means shutdown.
+            let _ = wants.send(key.clone());
+        }
+    }
+
+    /// A service of the plan; one that it does not hold is asked for and waited for, a bounded time.
+    pub(crate) async fn service(&self, key: &ServiceKey) -> Option<Arc<Service>> {
+        if let Some(service) = self.plan.load().service(key) {
+            return Some(service.clone());
+        }
+        self.wants.as_ref()?;
+        self.want(key);
+        let mut planned = self.planned.clone();
+        let known = async {
+            loop {
+                planned.borrow_and_update();
+                if let Some(service) = self.plan.load().service(key) {
+                    return Some(service.clone());
+                }
+                planned.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(limits::WANT, known).await.ok().flatten()
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, seed: &Seed, scopes: Scopes) -> Arc<Self> {
+        let pool = Pool::new(shared.net.clone(), shared.tls.clone(), scopes.upstream.clone());
+        Arc::new(Worker {
+            shared,
+            pool,
+            ledger: Ledger::new(),
+            scopes,
+            draws: AtomicU64::new(seed.u64()),
+            foreign: Mutex::default(),
+            foreign_next: AtomicU64::new(FOREIGN_IDS),
+        })
+    }
+
+    /// Randomness for one request.
+    pub(crate) fn seed(&self) -> Seed {
+        // The increment is any odd number: `Seed` mixes it.
+        Seed::from_number(self.draws.fetch_add(0x5851_F42D_4C95_7F2D, Relaxed))
+    }
+
+    /// The endpoint that is a foreign host.
+    pub(crate) fn foreign(&self, host: &str, port: u16) -> Arc<Group> {
+        let mut foreign = self.foreign.lock();
+        if let Some(group) = foreign.get(&(host.to_owned(), port)) {
+            return group.clone();
+        }
+        if foreign.len() >= limits::FOREIGN_MAX {
+            foreign.clear();
+        }
+        let id = self.foreign_next.fetch_add(1, Relaxed);
+        let group = Arc::new(lone_group(id, host, port, Transport::Http1));
+        foreign.insert((host.to_owned(), port), group.clone());
+        group
+    }
+}
+
+/// A group of one endpoint that no plan names.
+pub(crate) fn lone_group(id: u64, host: &str, port: u16, transport: Transport) -> Group {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address = bare.parse().ok().map(|ip| std::net::SocketAddr::new(ip, port));
+    let endpoint = Endpoint {
+        id,
+        name: format!("{host}:{port}"),
+        host: bare.to_owned(),
+        port,
+        address,
+        transport,
+        weight: 1,
+        vitals: Arc::new(Vitals::default()),
+    };
+    Group::new(vec![Arc::new(endpoint)])
+}
+
+/// A service of one endpoint that no plan names: the sidecar's app.
+pub(crate) fn lone_service(key: ServiceKey, group: Group) -> Arc<Service> {
+    let direct = Arc::new(Rule::default());
+    Arc::new(Service { key, number: 0, ports: vec![(None, group)], is_declared: false, direct })
+}
