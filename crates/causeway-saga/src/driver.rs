@@ -24,7 +24,6 @@ use causeway_model::Timestamp;
 use causeway_store::{Batch, Committed, Position, Store};
 
 use crate::error::{Error, ErrorKind};
-use crate::handle::{Started, now};
 use crate::id::SagaId;
 use crate::journal::{self, Line};
 use crate::machine::{At, Decision, Outcome, Rules, Work};
@@ -33,7 +32,7 @@ use crate::perform::{self, Doors, Marks};
 use crate::plan::Plan;
 use crate::record::{Command, Record, Started as StartRecord, Status};
 use crate::shard::{Place, Shard};
-use crate::view::Moment;
+use crate::view::{Moment, Started};
 
 /// Most records in one batch: a batch is decided under the shard's lock, a millisecond at most.
 const BATCH_RECORDS_MAX: usize = 1024;
@@ -508,4 +507,9 @@ async fn ready<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) 
 fn is_same_json(a: &str, b: &str) -> bool {
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
     a == b || parse(a) == parse(b)
+}
+
+/// Now, as machines take it.
+fn now(clock: &Clock) -> Timestamp {
+    clock.now().into()
 }

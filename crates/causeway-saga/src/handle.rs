@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use causeway_base::{Clock, OnFailure, Scope, Seed, telemetry};
-use causeway_model::{RetryPolicy, SagaDefinition, Timestamp};
+use causeway_model::{RetryPolicy, SagaDefinition};
 use causeway_store::Store;
 
 use crate::driver::{Driver, Request};
@@ -26,7 +26,7 @@ use crate::perform::Doors;
 use crate::plan::Plan;
 use crate::record::{Command, Edit, Started as StartRecord, Status};
 use crate::shard::{Place, Shard};
-use crate::view::{Filter, Summary, View};
+use crate::view::{Filter, Started, Summary, View};
 
 /// Longest input of a saga: it is read by every template with an expression.
 pub const INPUT_BYTES_MAX: usize = 256 << 10;
@@ -76,15 +76,6 @@ pub struct Start {
     pub caller: String,
     /// W3C trace id of the starter, so that the saga's calls join its trace; a new one is made when absent.
     pub trace: Option<[u8; 16]>,
-}
-
-/// What starting gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Started {
-    /// False: a saga of this id, definition and input was there.
-    pub is_new: bool,
-    /// How it stands.
-    pub view: View,
 }
 
 /// How many sagas have each status. Ended ones are counted since the journal began.
@@ -471,9 +462,4 @@ impl std::fmt::Debug for Sagas {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sagas").field("epoch", &self.inner.epoch).finish_non_exhaustive()
     }
-}
-
-/// Now, as machines take it.
-pub(crate) fn now(clock: &Clock) -> Timestamp {
-    clock.now().into()
 }

@@ -29,7 +29,7 @@ mod view;
 
 pub use driver::DRAIN_MAX;
 pub use error::{Blame, Error, ErrorKind, Problem, Retry};
-pub use handle::{Counts, INPUT_BYTES_MAX, Options, SUBMIT_WAIT_MAX, Sagas, Start, Started, WAIT_MAX};
+pub use handle::{Counts, INPUT_BYTES_MAX, Options, SUBMIT_WAIT_MAX, Sagas, Start, WAIT_MAX};
 pub use id::{InvalidId, SAGA_ID_BYTES_MAX, SagaId};
 pub use journal::{CHAIN_MAX, SHARDS};
 pub use machine::{NOT_YET_WAIT_MAX, RETRY_AFTER_MAX, UNDO_REFUSALS_MAX};
@@ -39,4 +39,4 @@ pub use plan::{DEFINITION_BYTES_MAX, STEPS_MAX, validate};
 pub use record::{Command, Edit, Status, StepEdit};
 pub use shard::{ENDED_MAX, RECENT_MAX, WAITERS_MAX};
 pub use template::{EXPRESSION_BYTES_MAX, LOOP_VALUES_MAX, RENDERED_BYTES_MAX};
-pub use view::{Filter, LIST_LIMIT, Moment, StepState, StepView, Summary, TIMELINE_MAX, View};
+pub use view::{Filter, LIST_LIMIT, Moment, Started, StepState, StepView, Summary, TIMELINE_MAX, View};

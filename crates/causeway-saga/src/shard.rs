@@ -114,6 +114,9 @@ impl Shard {
         let before = open.saga.status();
         open.saga.apply(at, record);
         open.last = position;
+        if cfg!(debug_assertions) {
+            crate::invariants::check(&open.saga);
+        }
         let after = open.saga.status();
         if before != after {
             self.set(before).map(|set| set.remove(&key));

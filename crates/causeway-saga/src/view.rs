@@ -9,7 +9,7 @@ use crate::id::SagaId;
 use crate::journal::Line;
 use crate::machine::{Phase, Progress, Saga};
 use crate::plan::Plan;
-use crate::record::{Command, Kind, Record, Started, Status, Verdict, Why};
+use crate::record::{self, Command, Kind, Record, Status, Verdict, Why};
 
 /// A saga in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,15 @@ pub struct View {
     pub timeline: Vec<Moment>,
     /// How many older entries of the timeline are left out.
     pub left_out: usize,
+}
+
+/// What starting gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// False: a saga of this id, definition and input was there.
+    pub is_new: bool,
+    /// How it stands.
+    pub view: View,
 }
 
 /// Most entries of a timeline in a [`View`]: a compensation that is tried for a day makes 300.
@@ -238,7 +247,7 @@ impl Saga {
     /// Applies a saga's lines one after the other; gives what the timeline says of each.
     pub(crate) fn tell(
         first: Timestamp,
-        started: Started,
+        started: record::Started,
         plan: Arc<Plan>,
         lines: Vec<Line>,
     ) -> (Saga, Vec<Moment>) {
@@ -308,7 +317,7 @@ impl Saga {
 }
 
 impl Moment {
-    pub(crate) fn of_start(time: Timestamp, started: &Started) -> Moment {
+    pub(crate) fn of_start(time: Timestamp, started: &record::Started) -> Moment {
         Moment {
             time,
             step: None,

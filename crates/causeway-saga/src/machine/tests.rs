@@ -132,6 +132,7 @@ impl Run {
     fn write(&mut self, record: Record) {
         self.journal.push((self.now, codec::encode(&record)));
         self.saga.apply(self.now, record);
+        crate::invariants::check(&self.saga);
         let again = self.replayed();
         assert_eq!(again.phase, self.saga.phase);
         assert_eq!(again.error, self.saga.error);
