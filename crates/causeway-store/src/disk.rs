@@ -18,9 +18,10 @@ mod read;
 mod recover;
 mod scan;
 mod segment;
+mod shared;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -33,27 +34,14 @@ use crate::metrics::Metrics;
 use crate::name::{Position, StreamName};
 use crate::options::{Options, Recovery};
 
-use index::Index;
 use lock::Lock;
 use queue::Queue;
 use read::Reader;
+use shared::Shared;
 use writer::Writer;
 
 pub(crate) struct Disk {
     shared: Arc<Shared>,
-}
-
-/// What the writer thread and the handles have in common.
-struct Shared {
-    dir: PathBuf,
-    queue: Queue,
-    index: Index,
-    reader: Reader,
-    followers: Followers,
-    life: Life,
-    metrics: Metrics,
-    /// True when the writer thread has ended and the lock is free.
-    has_ended: watch::Sender<bool>,
 }
 
 impl Disk {

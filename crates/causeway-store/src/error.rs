@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::limits::STREAM_NAME_BYTES_MAX;
 use crate::name::{Position, StreamName};
 
 /// A refusal or a failure. Cheap to clone: one failed commit is told to everyone who waited for it.
@@ -96,5 +97,26 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+// === impl StreamName: the ways of making one that can be refused (here, because `name.rs` knows no errors) ===
+
+impl StreamName {
+    /// Parses a name; anything but visible ASCII (`!` to `~`), an empty one and one too long is refused.
+    pub fn new(name: &str) -> Result<Self, Error> {
+        StreamName::parse(name).ok_or_else(|| {
+            let doing =
+                format!("stream name {name:?} is not 1 to {STREAM_NAME_BYTES_MAX} bytes of visible ASCII");
+            Error::new(Kind::BadName, doing)
+        })
+    }
+}
+
+impl std::str::FromStr for StreamName {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        StreamName::new(name)
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::memory::Image;
+use crate::image::Image;
 
 /// Orders failures, and holds what the memory engine has "on disk": opening a second [`crate::Store::memory`] on a clone
 /// is a restart (the first store is closed by it), and finds what was durable.

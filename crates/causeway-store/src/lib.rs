@@ -24,6 +24,7 @@ mod faults;
 mod follow;
 mod frame;
 mod handle;
+mod image;
 mod life;
 pub mod limits;
 mod memory;

@@ -5,47 +5,21 @@
 //! Invariant: no thread and no hidden time: an append does everything inline, so a paused runtime stays in charge.
 //! Not here: framing and checksums. It is written apart from the disk engine on purpose, so that each checks the other.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::batch::{Batch, Committed, Limit, Record};
 use crate::error::{Error, Kind};
 use crate::faults::{Faults, Write};
 use crate::follow::Followers;
+use crate::image::{Image, Pending};
 use crate::life::Life;
 use crate::limits::STREAMS_MAX;
 use crate::metrics::Metrics;
 use crate::name::{Position, StreamName};
 use crate::options::Recovery;
-
-/// What is "on disk": shared by the stores that follow one another on it.
-#[derive(Debug, Default)]
-pub(crate) struct Image {
-    /// Which store may use it: each opening and each crash takes the next number, and older ones are closed.
-    epoch: u64,
-    streams: BTreeMap<StreamName, Stream>,
-    pending: VecDeque<Pending>,
-    next_ticket: u64,
-    torn: Recovery,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    records: Vec<Bytes>,
-    /// How many of them are durable, hence visible.
-    durable: usize,
-}
-
-/// A batch that is written and not yet synced.
-#[derive(Debug)]
-struct Pending {
-    ticket: u64,
-    bytes: usize,
-    lengths: Vec<(StreamName, usize)>,
-}
 
 pub(crate) struct Memory {
     faults: Faults,
@@ -53,51 +27,6 @@ pub(crate) struct Memory {
     life: Life,
     followers: Followers,
     metrics: Metrics,
-}
-
-// === impl Image ===
-
-impl Image {
-    /// Loses what is not synced but its first `kept` bytes; the store on it is dead. Returns the records that survived so.
-    pub(crate) fn crash(&mut self, kept: usize) -> u64 {
-        self.epoch += 1;
-        let mut left = kept;
-        let mut survived = 0;
-        while let Some(batch) = self.pending.front() {
-            if batch.bytes > left {
-                break;
-            }
-            left -= batch.bytes;
-            survived += self.sync_first();
-        }
-        let lost: usize = self.pending.iter().map(|batch| batch.bytes).sum();
-        let lost_records: usize = self.streams.values().map(|s| s.records.len() - s.durable).sum();
-        self.torn.torn_bytes = left.min(lost) as u64;
-        self.torn.torn_records = if left > 0 { lost_records as u64 } else { 0 };
-        self.pending.clear();
-        self.streams.retain(|_, stream| {
-            stream.records.truncate(stream.durable);
-            stream.durable > 0
-        });
-        survived
-    }
-
-    /// Makes the oldest written batch durable; returns its records.
-    fn sync_first(&mut self) -> u64 {
-        let Some(batch) = self.pending.pop_front() else { return 0 };
-        let mut records = 0;
-        for (name, length) in batch.lengths {
-            if let Some(stream) = self.streams.get_mut(&name) {
-                records += length - stream.durable;
-                stream.durable = length;
-            }
-        }
-        records as u64
-    }
-
-    fn written(&self, stream: &StreamName) -> Position {
-        Position::new(self.streams.get(stream).map_or(0, |s| s.records.len() as u64))
-    }
 }
 
 // === impl Memory ===
@@ -111,7 +40,8 @@ impl Memory {
                 image.crash(0);
             }
             image.epoch += 1;
-            let mut recovery = std::mem::take(&mut image.torn);
+            let (torn_bytes, torn_records) = std::mem::take(&mut image.torn);
+            let mut recovery = Recovery { torn_bytes, torn_records, ..Recovery::default() };
             recovery.streams = image.streams.len() as u64;
             recovery.records = image.streams.values().map(|s| s.durable as u64).sum();
             recovery.bytes =

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, Kind};
 use crate::limits::STREAM_NAME_BYTES_MAX;
 
 /// The name of a stream: 1 to 600 bytes of visible ASCII, such as `registry` or `topic/default/orders`. Cheap to clone.
@@ -11,18 +10,12 @@ use crate::limits::STREAM_NAME_BYTES_MAX;
 pub struct StreamName(Arc<str>);
 
 impl StreamName {
-    /// Parses a name; anything but visible ASCII (`!` to `~`), an empty one and one too long is refused.
-    pub fn new(name: &str) -> Result<Self, Error> {
+    /// The name, if it is one; [`StreamName::new`] says why not.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let is_valid = !name.is_empty()
             && name.len() <= STREAM_NAME_BYTES_MAX
             && name.bytes().all(|byte| byte.is_ascii_graphic());
-        match is_valid {
-            true => Ok(StreamName(name.into())),
-            false => Err(Error::new(
-                Kind::BadName,
-                format!("stream name {name:?} is not 1 to {STREAM_NAME_BYTES_MAX} bytes of visible ASCII"),
-            )),
-        }
+        is_valid.then(|| StreamName(name.into()))
     }
 
     /// The text.
@@ -40,13 +33,6 @@ impl fmt::Display for StreamName {
 impl fmt::Debug for StreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StreamName({})", self.0)
-    }
-}
-
-impl std::str::FromStr for StreamName {
-    type Err = Error;
-    fn from_str(name: &str) -> Result<Self, Error> {
-        StreamName::new(name)
     }
 }
 
@@ -104,10 +90,10 @@ mod tests {
     #[test]
     fn names_are_visible_ascii_of_bounded_length() {
         for good in ["a", "topic/default/orders", "~!", &"x".repeat(600)] {
-            assert_eq!(StreamName::new(good).unwrap().as_str(), good);
+            assert_eq!(StreamName::parse(good).unwrap().as_str(), good);
         }
         for bad in ["", "a b", "ü", "a\n", "\u{7f}", &"x".repeat(601)] {
-            assert_eq!(StreamName::new(bad).unwrap_err().kind, Kind::BadName, "{bad:?}");
+            assert_eq!(StreamName::parse(bad), None, "{bad:?}");
         }
     }
 }

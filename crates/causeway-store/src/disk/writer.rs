@@ -25,12 +25,12 @@ use crate::limits::{COMMIT_BYTES_MAX, STREAMS_MAX};
 use crate::name::{Position, StreamName};
 use crate::options::Options;
 
-use super::Shared;
 use super::index::{Extent, SPARSE_BYTES, Stream};
 use super::lock::Lock;
 use super::queue::{Job, Outcome, Woken};
 use super::recover::Tail;
 use super::segment::{self, HEADER_BYTES, Header};
+use super::shared::Shared;
 
 /// When the log has been quiet for this long, an empty commit marks its end as durable, so that damage to the last real
 /// commit can be told from a torn tail. Under load the next commit does that.
