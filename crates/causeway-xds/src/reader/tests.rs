@@ -32,11 +32,30 @@ fn quiet(
             machine.hear(NOW, request).unwrap();
         }
         for message in machine.speak(NOW, snapshot) {
+            check_is_news(reader, &message);
             requests.extend(reader.hear(message));
         }
         if requests.is_empty() {
             return;
         }
+    }
+}
+
+/// Nothing is sent that the reader has already.
+fn check_is_news(reader: &Reader, message: &DeltaDiscoveryResponse) {
+    let lineage = &message.control_plane.as_ref().unwrap().identifier;
+    if reader.lineage.as_ref() != Some(lineage) {
+        return;
+    }
+    for told in &message.resources {
+        let key = resource::parse_name(ResourceType::find(&message.type_url).unwrap(), &told.name).unwrap();
+        let revision = resource::parse_version(lineage, &told.version);
+        assert_ne!(
+            resource::revision(&reader.snapshot, &key),
+            revision,
+            "{} was resent unchanged",
+            told.name
+        );
     }
 }
 
@@ -163,11 +182,8 @@ proptest! {
                     let wants = reader.wants.clone();
                     reader = Reader::new("test".into(), role.clone(), wants, Some(picture));
                     machine = self::machine(&lineage.to_string());
-                    let before = content(&reader.snapshot);
                     let first = reader.connect();
                     quiet(&mut reader, &mut machine, &snapshot, first);
-                    let fresh = content(&reader.snapshot).iter().filter(|(k, r)| before.get(*k) != Some(*r)).count();
-                    prop_assert_eq!(machine.counts().1, fresh as u64, "nothing unchanged is resent");
                     last = reader.publish();
                 }
                 Step::OtherLineage => {
