@@ -4,6 +4,21 @@
 //! Owner: the roof opens one; API doors, sagas and the console hold clones.
 //! Invariant: a topic or subscription that a caller has been told of (its revision is published) is known to the next call.
 //! Not here: who may call (the doors), HTTP (`binding.rs` is pure, `causeway-api` serves), how it is done (`driver.rs`).
+//!
+//! ```
+//! # async fn example(events: causeway_events::Events) -> Result<(), Box<dyn std::error::Error>> {
+//! use causeway_events::{CloudEvent, Pull};
+//! use causeway_model::Name;
+//! let (namespace, topic, group) = (Name::default_namespace(), Name::new("orders")?, Name::new("mail")?);
+//! let event = CloudEvent::new("7", "/shop", "order.placed").with_extension("partitionkey", "customer-3");
+//! let published = events.publish(&namespace, &topic, vec![event]).await?;
+//! let pull = Pull { max: 10, wait: std::time::Duration::from_secs(5) };
+//! for leased in events.pull(&namespace, &topic, &group, pull).await? {
+//!     assert!(leased.event.offset >= published.offsets[0]);
+//!     events.ack(&namespace, &topic, &group, vec![leased.token]).await?.all()?;
+//! }
+//! # Ok(()) }
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -204,3 +204,7 @@ pub(crate) enum Reason {
     #[n(2)]
     Behind,
 }
+
+#[cfg(test)]
+#[path = "journal/tests.rs"]
+mod tests;

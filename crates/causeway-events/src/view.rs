@@ -12,6 +12,7 @@ use std::time::Duration;
 use causeway_model::{Name, Offset, Subscription, Timestamp, Topic};
 
 use crate::cloudevent::CloudEvent;
+use crate::error::{Error, Kind};
 
 /// Where to begin in a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,22 @@ pub struct Settled {
     pub done: usize,
     /// Those that were refused: their lease ended, or the event was settled or sought away.
     pub stale: Vec<Token>,
+}
+
+impl Settled {
+    /// For a door that answers all or nothing: an error when any token was stale (the good ones took effect all the same).
+    ///
+    /// # Errors
+    /// [`Kind::StaleToken`].
+    pub fn all(self) -> Result<usize, Error> {
+        match (self.done, self.stale.len()) {
+            (done, 0) => Ok(done),
+            (done, stale) => {
+                let text = format!("{stale} of {} tokens are stale: their leases have ended", done + stale);
+                Err(Error::new(Kind::StaleToken, text))
+            }
+        }
+    }
 }
 
 /// Why an event lies among the dead letters.

@@ -352,6 +352,8 @@ impl World {
             Step::Seek(choice) => {
                 let to = Offset::new(u64::from(choice) % (self.topic.len() as u64 + 1));
                 self.machine.seek(self.now, to);
+                // Whoever seeks is answered when it is written down.
+                self.flush();
                 self.was_sought = true;
                 // What a seek jumps over is not lost but given up by whoever sought.
                 self.acked.extend(0..to.get());
