@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 
-use crate::disk::index::{Extent, SPARSE_BYTES};
 use crate::frame::{COMMIT_BYTES, Framing, ITEM_HEADER_BYTES, Item, ItemKind, u32_at, u64_at};
 use crate::limits::STREAMS_MAX;
 use crate::name::StreamName;
 
+use super::index::{Extent, SPARSE_BYTES};
 use super::segment::{HEADER_BYTES, Header, Window};
 
 /// Bytes read at a time: large enough that system calls do not show, small enough to stay in the processor's cache.
