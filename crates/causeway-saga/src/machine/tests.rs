@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use causeway_base::Seed;
-use causeway_model::{Action, SagaDefinition, ServiceCall, ServiceKey, Stage, Step, codec};
+use causeway_model::{Action, Name, SagaDefinition, ServiceCall, ServiceKey, Stage, Step, codec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::StepEdit;
+use crate::record::{Command, Edit, StepEdit};
 
 const RULES: Rules = Rules {
     undo: RetryPolicy { attempts: 6, backoff: Duration::from_secs(1), max_backoff: Duration::from_secs(60) },
