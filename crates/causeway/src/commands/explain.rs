@@ -1,0 +1,20 @@
+//! `explain CW-NNNN`: the page of an error code, compiled in.
+
+use anyhow::{Result, bail};
+
+#[derive(rust_embed::RustEmbed)]
+#[folder = "../../docs/errors"]
+struct Pages;
+
+/// Prints the page of `code`.
+pub(crate) fn explain(code: &str) -> Result<()> {
+    let wanted = code.to_ascii_uppercase();
+    let wanted = wanted.strip_prefix("CW-").unwrap_or(&wanted);
+    match Pages::get(&format!("CW-{wanted}.md")) {
+        Some(page) => {
+            println!("{}", String::from_utf8_lossy(&page.data).trim_end());
+            Ok(())
+        }
+        None => bail!("there is no code CW-{wanted}; codes have the form CW-1003 [CW-2012]"),
+    }
+}

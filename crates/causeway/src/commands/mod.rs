@@ -1,0 +1,10 @@
+//! The verbs that talk to a node, one file each.
+
+pub(crate) mod apply;
+pub(crate) mod event;
+pub(crate) mod explain;
+pub(crate) mod get;
+pub(crate) mod print;
+pub(crate) mod saga;
+pub(crate) mod token;
+pub(crate) mod wait;
