@@ -19,12 +19,12 @@ use crate::error::{Error, Kind};
 pub const FILTER_BYTES_MAX: usize = 4096;
 
 /// Deepest nesting of brackets: keeps the parser's work small before it begins.
-pub const NESTING_MAX: usize = 24;
+pub(crate) const NESTING_MAX: usize = 24;
 /// Deepest expression tree. It is walked by recursion at each event, on a worker's stack of 2 MiB; a debug build takes some
 /// 16 KiB for each level.
-pub const DEPTH_MAX: usize = 32;
+pub(crate) const DEPTH_MAX: usize = 32;
 /// Loops within loops (`all`, `exists`, `map`, `filter`): each multiplies the work by the length of a list in the event.
-pub const LOOPS_MAX: usize = 2;
+pub(crate) const LOOPS_MAX: usize = 2;
 /// Stack for the parser: a debug build takes more than 100 KiB for each nested bracket, and a chain of operators as long as the
 /// text allows must be parsed before its depth is known. Only what is touched is ever backed by memory.
 const PARSER_STACK_BYTES: usize = 512 * 1024 * 1024;

@@ -44,7 +44,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 const PUSHES_MAX: usize = 1024;
 /// Pulls of one subscription that may wait at once.
 const PULLERS_MAX: usize = 1024;
-/// Most bytes of events that one pull gives (one event is always given).
+/// Most bytes of events that one pull, or one page of dead letters, gives (one event is always given).
 const PULL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What is read from the topic at a time.
 const CHUNK: Limit = Limit { records: 256, bytes: 1024 * 1024 };
@@ -211,6 +211,8 @@ impl Task {
         self.feed(now);
         self.serve_pulls(now);
         self.send_pushes(now);
+        // Asked last: what went out has made room.
+        self.is_hungry = self.is_behind() && !self.is_blocked();
         self.note_records();
         self.publish_status();
         #[cfg(debug_assertions)]
@@ -224,7 +226,7 @@ impl Task {
         let (now, instant) = (self.now(), self.group.clock.instant());
         let machine = self.group.machine.wake(now).map(|at| instant + at.since(now));
         let pulls = self.pullers.iter().map(|puller| puller.until);
-        let trouble = self.trouble.as_ref().map(|(_, until)| *until);
+        let trouble = self.trouble.as_ref().filter(|_| self.is_behind()).map(|(_, until)| *until);
         let all = machine.into_iter().chain(pulls).chain(trouble).chain(self.flush_at);
         all.min().unwrap_or(instant + SLEEP_MAX).min(instant + SLEEP_MAX)
     }
@@ -243,16 +245,11 @@ impl Task {
     // === assign: the topic's events into the machine ===
 
     fn feed(&mut self, now: Timestamp) {
-        self.is_hungry = false;
-        let is_blocked = self.trouble.as_ref().is_some_and(|(_, until)| self.group.clock.instant() < *until);
-        if is_blocked || self.filter.is_err() || self.group.machine.room() == 0 {
+        if !self.is_behind() || self.is_blocked() {
             return;
         }
         match self.read_chunk(now) {
-            Ok(is_more) => {
-                self.trouble = None;
-                self.is_hungry = is_more && self.group.machine.room() > 0;
-            }
+            Ok(()) => self.trouble = None,
             Err(error) => {
                 if self.trouble.is_none() {
                     tracing::error!(subscription = %self.name(), %error, "cannot read the topic, trying again");
@@ -262,11 +259,18 @@ impl Task {
         }
     }
 
-    fn read_chunk(&mut self, now: Timestamp) -> Result<bool, Error> {
+    /// Whether the topic holds events that the machine would take now.
+    fn is_behind(&self) -> bool {
+        let machine = &self.group.machine;
+        self.filter.is_ok() && machine.room() > 0 && machine.next < self.group.log.next()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|(_, until)| self.group.clock.instant() < *until)
+    }
+
+    fn read_chunk(&mut self, now: Timestamp) -> Result<(), Error> {
         let log = &self.group.log;
-        if self.group.machine.next >= log.next() {
-            return Ok(false);
-        }
         let expired = self.group.machine.expire(log.earliest(now)?);
         self.expired += expired;
         self.group.metrics.expired.inc_by(expired);
@@ -282,7 +286,7 @@ impl Task {
                 self.remember(stored);
             }
         }
-        Ok(self.group.machine.next < self.group.log.next())
+        Ok(())
     }
 
     fn offer(&mut self, stored: &Stored) -> Offer {
@@ -516,14 +520,19 @@ impl Task {
     fn dead_letters(&self, after: Option<Offset>, limit: usize) -> Vec<DeadLetter> {
         let from = after.map_or(Offset::default(), Offset::next);
         let earliest = self.group.log.earliest(self.now()).unwrap_or_default();
+        let mut bytes = 0;
         let letters = self.group.machine.letters.range(from..).take(limit);
         letters
-            .map(|(offset, dead)| {
+            .map_while(|(offset, dead)| {
+                if bytes >= PULL_BYTES_MAX {
+                    return None;
+                }
                 let event = match *offset >= earliest {
                     true => self.group.log.one(*offset).ok().flatten(),
                     false => None,
                 };
-                DeadLetter {
+                bytes += event.as_ref().map_or(0, |stored| stored.event.size());
+                Some(DeadLetter {
                     offset: *offset,
                     reason: match dead.letter.reason {
                         Reason::Attempts => DeadReason::Attempts,
@@ -539,7 +548,7 @@ impl Task {
                         .or(dead.letter.key.clone()),
                     is_redriven: dead.redriven.is_some(),
                     event,
-                }
+                })
             })
             .collect()
     }

@@ -254,7 +254,8 @@ impl Events {
         ask(&door.calls, Call::Seek { to, reply }, answer).await
     }
 
-    /// Dead letters, oldest offset first, those after `after`, at most [`DEAD_LETTERS_PAGE_MAX`].
+    /// Dead letters, oldest offset first, those after `after`, at most [`DEAD_LETTERS_PAGE_MAX`] and some 4 MiB: a page that is
+    /// shorter than asked for is not the last one, an empty one is.
     ///
     /// # Errors
     /// As [`Events::pull`].

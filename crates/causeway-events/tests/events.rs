@@ -752,3 +752,14 @@ fn places_and_tokens_are_read_as_they_are_written() {
         assert!(wrong.parse::<Token>().is_err(), "{wrong}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn waiting_pullers_share_a_long_backlog() {
+    let house = House::with([Subscription { max_in_flight: 5000, ..pull_subscription("g") }]);
+    house.publish((0..2000).map(|n| event(&n.to_string()))).await;
+    let pulls = (0..20).map(|_| house.pull("g"));
+    let began = house.clock.instant();
+    let pulled = futures_util::future::join_all(pulls).await;
+    assert_eq!(pulled.iter().map(Vec::len).sum::<usize>(), 2000);
+    assert!(began.elapsed() < Duration::from_secs(1), "nobody waited for nothing: {:?}", began.elapsed());
+}

@@ -5,7 +5,9 @@ fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
         (HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value).unwrap())
     };
     let mut map = HeaderMap::new();
-    lines.iter().map(pair).for_each(|(name, value)| drop(map.append(name, value)));
+    for (name, value) in lines.iter().map(pair) {
+        map.append(name, value);
+    }
     map
 }
 

@@ -327,16 +327,20 @@ impl World {
                 }
             }
             Step::Fail(choice) => {
-                drop(self.pick(choice).map(|token| self.machine.fail(self.now, &token, "x", None)))
+                let _ = self.pick(choice).map(|token| self.machine.fail(self.now, &token, "x", None));
             }
             Step::Refuse(choice) => {
-                drop(self.pick(choice).map(|token| self.machine.refuse(self.now, &token, "x")))
+                let _ = self.pick(choice).map(|token| self.machine.refuse(self.now, &token, "x"));
             }
             Step::Defer(choice) => {
                 let until = self.now.plus(Duration::from_secs(3));
-                drop(self.pick(choice).map(|token| self.machine.defer(self.now, &token, until)));
+                {
+                    let _ = self.pick(choice).map(|token| self.machine.defer(self.now, &token, until));
+                };
             }
-            Step::Release(choice) => drop(self.pick(choice).map(|token| self.machine.release(&token))),
+            Step::Release(choice) => {
+                let _ = self.pick(choice).map(|token| self.machine.release(&token));
+            }
             Step::Pass(seconds) => {
                 self.now = self.now.plus(Duration::from_secs(u64::from(seconds)));
                 self.machine.tick(self.now);
