@@ -21,6 +21,10 @@ use crate::reader::{At, Fields, ITEMS_MAX, Reader};
 use crate::text;
 use crate::tree::{Entry, Mark, Node, Value, shorten};
 
+mod command;
+
+pub use command::{Edit, Resolve, StepEdit, edit, nothing, reason, resolve, skip};
+
 /// Most events of one pull, and most tokens of one answer: each is a record in one batch of the log.
 pub const EVENTS_MAX: u32 = 10_000;
 /// Most events of a pull that names no number.
@@ -116,6 +120,8 @@ pub struct Start {
     pub input: String,
     /// How long to wait for its end.
     pub wait: Option<Duration>,
+    /// Where a named definition lies, and where an inline one's services and topics are.
+    pub namespace: Name,
 }
 
 /// Which definition a saga is started with.
@@ -326,7 +332,7 @@ pub fn saga(namespace: &Name, name: &Name, body: &[u8]) -> Body<Document> {
     document(key, body, &[], |r, at| kinds::saga::read(r, namespace, name, at).map(Spec::Saga))
 }
 
-/// Reads the start of a saga.
+/// Reads the start of a saga; `namespace` is the one it has when the body names none.
 ///
 /// # Errors
 /// All that is wrong with the body.
@@ -334,6 +340,7 @@ pub fn start(namespace: &Name, body: &[u8]) -> Body<Start> {
     read(body, |r, at| {
         let mut f = at.fields(r)?;
         let id = f.take("id").map(|at| saga_id(r, &at));
+        let namespace = &f.take("namespace").map_or(Some(namespace.clone()), |at| at.name(r))?;
         let hint = "write `\"definition\": \"place-order\"`, or the definition itself";
         let definition = f.need_or(r, "definition", hint).and_then(|at| match &at.node.value {
             Value::Map(_) => {
@@ -354,7 +361,7 @@ pub fn start(namespace: &Name, body: &[u8]) -> Body<Start> {
             Some(wait) => Some(wait?),
             None => None,
         };
-        Some(Start { id, definition: definition?, input, wait })
+        Some(Start { id, definition: definition?, input, wait, namespace: namespace.clone() })
     })
 }
 
