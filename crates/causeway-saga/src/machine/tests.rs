@@ -384,6 +384,32 @@ fn a_compensation_out_of_attempts_is_stuck_and_a_person_goes_on() {
 }
 
 #[test]
+fn what_was_under_way_at_a_crash_may_have_happened() {
+    let shape: &[&[&str]] = &[&["a"], &["b", "c"]];
+    let crashed = || {
+        let mut run = Run::new(definition(shape, None));
+        let work = run.begin();
+        run.answer(0.5, work[0], ok(0));
+        assert_eq!(run.begin().len(), 2);
+        run.crash();
+        run
+    };
+    let mut run = crashed();
+    run.command(Command::Cancel { reason: String::new() }).unwrap();
+    run.crash();
+    assert_eq!(run.finish(|_, _, _| ok(0)), Status::Undone);
+    assert_eq!(run.sent.join(" "), "a b c c/undo b/undo a/undo");
+    // Never reached after the restart says nothing about the time before it.
+    let mut run = crashed();
+    let answers = |step: &str, kind, _| match (step, kind) {
+        ("b", Kind::Do) => Outcome::Unreached("no endpoint".into()),
+        _ => ok(0),
+    };
+    assert_eq!(run.finish(answers), Status::Undone);
+    assert_eq!(run.sent.join(" "), "a b c b c b b b/undo c/undo a/undo");
+}
+
+#[test]
 fn an_edit_changes_what_is_sent_and_a_bad_one_is_refused() {
     let shape: &[&[&str]] = &[&["a!"], &["b"]];
     let b = |step: &str, _, _| if step == "b" { status(409) } else { ok(0) };
