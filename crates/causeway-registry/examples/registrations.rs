@@ -29,11 +29,19 @@ fn register(n: usize) -> Command {
     Command::Register(Registration { lease: Lease::Ttl(Duration::from_secs(60)), metadata, ..plain })
 }
 
+/// CPU time of this process, all threads: what others do on the machine does not change it much.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10) // USER_HZ is 100 on every Linux we run on
+}
+
 /// `CALLERS` tasks say one thing after the other; each waits for its answer. Prints rate and latencies.
 async fn measure(what: &str, registry: &Registry, clock: &Clock, say: fn(usize) -> Command) {
     let scope = Scope::root("bench");
     let (times, mut taken) = tokio::sync::mpsc::unbounded_channel();
-    let began = clock.instant();
+    let (began, cpu_before) = (clock.instant(), cpu());
     for caller in 0..CALLERS {
         let (registry, clock, times) = (registry.clone(), clock.clone(), times.clone());
         scope.spawn("caller", OnFailure::StopNode, async move {
@@ -55,8 +63,11 @@ async fn measure(what: &str, registry: &Registry, clock: &Clock, say: fn(usize) 
     let took = began.elapsed();
     all.sort_unstable();
     let rate = all.len() as f64 / took.as_secs_f64();
+    let micros = (cpu() - cpu_before).as_micros() as f64 / all.len() as f64;
     let (p50, p99) = (all[all.len() / 2], all[all.len() * 99 / 100]);
-    println!("{what:<24} {rate:>9.0}/s   p50 {p50:?}   p99 {p99:?}   ({} said)", all.len());
+    println!(
+        "{what:<20} {rate:>8.0}/s   p50 {p50:?}   p99 {p99:?}   CPU {micros:.1} us each, callers included"
+    );
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -79,10 +90,11 @@ async fn main() {
     scope.shutdown(Duration::from_secs(10)).await;
     store.close().await;
     let store = open_store();
-    let (began, again) = (clock.instant(), Scope::root("again"));
+    let (began, cpu_before, again) = (clock.instant(), cpu(), Scope::root("again"));
     let registry = open(store, &again);
     let snapshot = registry.snapshot();
-    println!("{:<24} {} instances in {:?}", "replay", snapshot.instance_count(), began.elapsed());
+    let (took, cpu) = (began.elapsed(), cpu() - cpu_before);
+    println!("{:<20} {} instances in {took:?}, CPU {cpu:?}", "replay", snapshot.instance_count());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or(" not known here");
     println!("{:<24}{}", "resident (both)", resident.trim_start());

@@ -93,7 +93,7 @@ impl Machine {
         };
         let granted = Granted { epoch, lease: instance.lease, expires_at };
         let decree = (!is_unchanged)
-            .then(|| Decree::Registered { instance: Box::new(instance), owner: owner.clone() });
+            .then(|| Decree::Registered { instance: Arc::new(instance), owner: owner.clone() });
         Ok((decree, granted))
     }
 
@@ -323,7 +323,7 @@ fn text_bytes(registration: &Registration) -> usize {
 impl Machine {
     pub(crate) fn apply_registered(
         &mut self,
-        instance: &Instance,
+        instance: &Arc<Instance>,
         owner: &Option<Owner>,
         revision: Revision,
         at: Timestamp,
@@ -331,7 +331,7 @@ impl Machine {
         let before = self.snapshot.instance(&instance.key).cloned();
         self.guard.registered(instance, before.as_deref());
         let service = &instance.key.service;
-        self.snapshot.put_instance(Arc::new(instance.clone()));
+        self.snapshot.put_instance(instance.clone());
         self.seats.seat(instance, owner.clone(), at);
         match before {
             Some(_) => self.services.touch(service, revision),
@@ -424,6 +424,7 @@ impl Machine {
         for (registration, _) in registrations.iter().zip(&answer.registered).filter(|(_, got)| got.is_ok()) {
             match registration.connection {
                 Some(connection) => self.seats.bind(&registration.key, connection),
+                None if answer.is_changed && registrations.len() == 1 => {} // just applied, so renewed at `now`
                 None => self.renew(&registration.key, now),
             }
         }

@@ -9,6 +9,8 @@
 //! some multiple of the state, after which the store may drop what lies before it. Until the store can drop the beginning of
 //! a stream, opening replays all of it.
 
+use std::sync::Arc;
+
 use causeway_model::codec::{self, DecodeError};
 use causeway_model::{Health, Instance, InstanceKey, Object, ObjectKey, Revision, Timestamp};
 use minicbor::{Decode, Encode};
@@ -36,8 +38,10 @@ pub(crate) enum Decree {
     /// The instance is as it says, and its owner is this one.
     #[n(0)]
     Registered {
+        /// Shared with the picture, so that applying copies nothing.
         #[n(0)]
-        instance: Box<Instance>,
+        #[cbor(with = "shared")]
+        instance: Arc<Instance>,
         #[n(1)]
         owner: Option<Owner>,
     },
@@ -132,6 +136,31 @@ pub(crate) enum Removal {
     /// It was suspect for too long.
     #[n(2)]
     GivenUp,
+}
+
+/// What is shared in memory is written out as if it were not.
+mod shared {
+    use std::sync::Arc;
+
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::Error as EncodeError;
+    use minicbor::encode::Write;
+    use minicbor::{Decode, Decoder, Encode, Encoder};
+
+    pub(super) fn encode<C, T: Encode<C>, W: Write>(
+        value: &Arc<T>,
+        e: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        value.as_ref().encode(e, context)
+    }
+
+    pub(super) fn decode<'b, C, T: Decode<'b, C>>(
+        d: &mut Decoder<'b>,
+        context: &mut C,
+    ) -> Result<Arc<T>, DecodeError> {
+        T::decode(d, context).map(Arc::new)
+    }
 }
 
 impl Record {

@@ -46,18 +46,22 @@ impl Seats {
 
     /// Seats a registration, or seats it anew: bound to no connection until `bind`.
     pub(crate) fn seat(&mut self, instance: &Instance, owner: Option<Owner>, at: Timestamp) {
-        let mut seat = self.by_key.remove(&instance.key).unwrap_or_default();
-        self.unbind(&instance.key, &mut seat);
+        let seat = self.by_key.entry(instance.key.clone()).or_default();
+        if let Some(connection) = seat.connection.take() {
+            self.connections.remove(&(connection, instance.key.clone()));
+        }
         seat.owner = owner;
         seat.is_drained = instance.lifecycle == Lifecycle::Draining;
-        self.by_key.insert(instance.key.clone(), seat);
         self.renew(instance, at);
     }
 
     pub(crate) fn remove(&mut self, key: &InstanceKey) {
-        if let Some(mut seat) = self.by_key.remove(key) {
-            self.unbind(key, &mut seat);
-            self.unqueue(key, &mut seat);
+        let Some(seat) = self.by_key.remove(key) else { return };
+        if let Some(connection) = seat.connection {
+            self.connections.remove(&(connection, key.clone()));
+        }
+        if let Some(at) = seat.queued {
+            self.queue.remove(&(at, key.clone()));
         }
     }
 
@@ -69,13 +73,12 @@ impl Seats {
 
     /// Binds an instance to the connection that keeps it.
     pub(crate) fn bind(&mut self, key: &InstanceKey, connection: ConnectionId) {
-        let Some(mut seat) = self.by_key.remove(key) else { return };
-        self.unbind(key, &mut seat);
-        self.unqueue(key, &mut seat);
-        seat.connection = Some(connection);
-        seat.deadline = None;
+        let Some(seat) = self.by_key.get_mut(key) else { return };
+        if let Some(before) = seat.connection.replace(connection) {
+            self.connections.remove(&(before, key.clone()));
+        }
         self.connections.insert((connection, key.clone()));
-        self.by_key.insert(key.clone(), seat);
+        self.set_deadline(key, None);
     }
 
     /// The connection is no more; what it kept is unbound.
@@ -181,18 +184,6 @@ impl Seats {
     /// When to look next.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.queue.get_min().map(|(at, _)| *at)
-    }
-
-    fn unbind(&mut self, key: &InstanceKey, seat: &mut Seat) {
-        if let Some(connection) = seat.connection.take() {
-            self.connections.remove(&(connection, key.clone()));
-        }
-    }
-
-    fn unqueue(&mut self, key: &InstanceKey, seat: &mut Seat) {
-        if let Some(at) = seat.queued.take() {
-            self.queue.remove(&(at, key.clone()));
-        }
     }
 
     /// What must hold of each seat (see `invariants.rs`).

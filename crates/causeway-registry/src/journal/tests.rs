@@ -76,7 +76,7 @@ fn written() -> Vec<Decree> {
         revoked_at: None,
     };
     vec![
-        Decree::Registered { instance: Box::new(instance), owner: Owner::new("run_1h2k") },
+        Decree::Registered { instance: Arc::new(instance), owner: Owner::new("run_1h2k") },
         Decree::HealthChanged { key: key.clone(), health: Health::Critical },
         Decree::Drained { key: key.clone() },
         Decree::Removed { key: key.clone(), why: Removal::Asked },
