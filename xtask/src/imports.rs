@@ -134,9 +134,16 @@ fn use_statements(text: &str) -> impl Iterator<Item = (bool, String)> + '_ {
             let after = &rest[at + 4..];
             let end = after.find(';')?;
             rest = &after[end + 1..];
-            let is_public = before.starts_with("pub");
-            if before.is_empty() || is_public {
-                return Some((is_public, after[..end].split_whitespace().collect::<String>()));
+            let is_public = ["pub", "pub(crate)", "pub(super)"].contains(&before);
+            // Only what can be a statement of imports: a path, perhaps with balanced braces at its end.
+            let statement: String = after[..end].split_whitespace().collect();
+            let opened = statement.matches('{').count();
+            let is_path = statement
+                .starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '{'))
+                && opened == statement.matches('}').count()
+                && (opened == 0 || statement.ends_with('}'));
+            if (before.is_empty() || is_public) && is_path {
+                return Some((is_public, statement));
             }
         }
     })
@@ -156,7 +163,7 @@ fn expand(statement: &str) -> Vec<String> {
     };
     let (prefix, inner) =
         (&statement[..open], &statement[open + 1..statement.rfind('}').unwrap_or(statement.len())]);
-    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    let (mut depth, mut start, mut parts) = (0i32, 0, Vec::new());
     for (at, c) in inner.char_indices() {
         match c {
             '{' => depth += 1,
