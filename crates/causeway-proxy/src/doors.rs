@@ -5,7 +5,7 @@
 //! Invariant: an address that another process holds is not shared with it: it is tried alone before workers share it.
 //! Not here: listening (`listen`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ struct State {
     /// How many workers listen.
     open: BTreeMap<SocketAddr, usize>,
     wanted: Vec<SocketAddr>,
+    /// Given to the workers: ours, so they need not be tried alone again.
+    offered: BTreeSet<SocketAddr>,
     failed: BTreeMap<SocketAddr, String>,
 }
 
@@ -63,7 +65,10 @@ impl Doors {
         let mut state = self.state.lock();
         match result {
             Ok(()) => *state.open.entry(address).or_default() += 1,
-            Err(why) => drop(state.failed.insert(address, why)),
+            Err(why) => {
+                state.offered.remove(&address);
+                state.failed.insert(address, why);
+            }
         }
     }
 
@@ -71,11 +76,12 @@ impl Doors {
         let mut state = self.state.lock();
         state.open.retain(|address, _| wanted.contains(address));
         state.failed.retain(|address, _| wanted.contains(address));
+        state.offered.retain(|address| wanted.contains(address));
         state.wanted = wanted;
     }
 
-    fn is_open(&self, address: SocketAddr) -> bool {
-        self.state.lock().open.contains_key(&address)
+    fn is_offered(&self, address: SocketAddr) -> bool {
+        self.state.lock().offered.contains(&address)
     }
 
     fn fail(&self, address: SocketAddr, why: &io::Error) {
@@ -85,8 +91,10 @@ impl Doors {
         }
     }
 
-    fn clear(&self, address: SocketAddr) {
-        self.state.lock().failed.remove(&address);
+    fn offer(&self, address: SocketAddr) {
+        let mut state = self.state.lock();
+        state.failed.remove(&address);
+        state.offered.insert(address);
     }
 }
 
@@ -159,12 +167,12 @@ pub(crate) fn offer_gateway(
     let addresses: Vec<SocketAddr> = plan.rules.doors.iter().map(|door| door.address).collect();
     doors.want(addresses.clone());
     let is_usable = |address: &SocketAddr| {
-        if doors.is_open(*address) {
+        if doors.is_offered(*address) {
             return true;
         }
         match try_alone(&shared.net, *address) {
             Ok(_) => {
-                doors.clear(*address);
+                doors.offer(*address);
                 true
             }
             Err(why) => {

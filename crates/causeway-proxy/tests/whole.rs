@@ -1,0 +1,12 @@
+//! The whole proxy on a network in memory: every request goes through real listeners, pools, TLS and balancers.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "whole/common.rs"]
+mod common;
+
+#[path = "whole/gateway.rs"]
+mod gateway;
+#[path = "whole/mesh.rs"]
+mod mesh;
+#[path = "whole/resilience.rs"]
+mod resilience;

@@ -1,0 +1,127 @@
+//! Specs in short, and proxies in their roles.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use causeway_base::{Scope, Seed};
+use causeway_model::{
+    Backend, Gateway, HttpRoute, Listener, ListenerProtocol, Name, ParentKind, ParentRef, PathMatch,
+    Protocol, RequestMatch, Rule, ServiceKey, Snapshot, Spec,
+};
+use causeway_proxy::{Options, Proxy, Role, Sidecar};
+use causeway_testkit::{App, House};
+use tokio::sync::watch;
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub fn backend(service: &str, weight: u32) -> Backend {
+    Backend { service: House::key(service), port: None, weight, filters: vec![] }
+}
+
+pub fn prefix(path: &str) -> RequestMatch {
+    RequestMatch { path: PathMatch::Prefix(path.into()), headers: vec![], query: vec![], method: None }
+}
+
+pub fn rule(path: &str, backends: Vec<Backend>) -> Rule {
+    Rule { matches: vec![prefix(path)], backends, ..Rule::default() }
+}
+
+pub fn parent(kind: ParentKind, of: &str) -> ParentRef {
+    let ServiceKey { namespace, name } = House::key(of);
+    ParentRef { kind, namespace, name, section: None, port: None }
+}
+
+pub fn route(parents: Vec<ParentRef>, hosts: &[&str], rules: Vec<Rule>) -> Spec {
+    Spec::HttpRoute(HttpRoute { parents, hostnames: hosts.iter().map(|h| (*h).into()).collect(), rules })
+}
+
+pub fn gateway_route(rules: Vec<Rule>) -> Spec {
+    route(vec![parent(ParentKind::Gateway, "public")], &[], rules)
+}
+
+pub fn listener(label: &str, port: u16, hostname: Option<&str>) -> Listener {
+    Listener {
+        name: name(label),
+        port,
+        protocol: ListenerProtocol::Http,
+        hostname: hostname.map(Into::into),
+        tls: None,
+        is_open_to_all_namespaces: false,
+    }
+}
+
+pub fn gateway(listeners: Vec<Listener>) -> Spec {
+    Spec::Gateway(Gateway { class: "causeway".into(), addresses: vec!["10.1.0.1".into()], listeners })
+}
+
+/// Where the gateway of [`start_gateway`] listens.
+pub fn gateway_address() -> SocketAddr {
+    "10.1.0.1:8080".parse().unwrap()
+}
+
+pub fn options(house: &House, role: Role, snapshots: watch::Receiver<Arc<Snapshot>>) -> Options {
+    let mut options = Options::new(role, snapshots);
+    options.net = house.net();
+    options.clock = house.clock();
+    options.seed = Seed::from_number(42);
+    options
+}
+
+/// A gateway `public` on port 8080 with one listener, unless the house has one already.
+pub async fn start_gateway(house: &House) -> Proxy {
+    let has_one = house.snapshots().borrow().objects_of(causeway_model::Kind::Gateway).next().is_some();
+    if !has_one {
+        house.put("public", gateway(vec![listener("http", 8080, None)]));
+    }
+    let role = Role::Gateway { key: (name("default"), name("public")), bind: None };
+    let mut options = options(house, role, house.snapshots());
+    options.credentials = Some(house.credentials("public"));
+    Proxy::start(options, &Scope::root("gateway")).await.unwrap()
+}
+
+pub fn sidecar_role(house: &House, service: &str, app: Option<&App>) -> Sidecar {
+    let host = house.address(15008);
+    Sidecar {
+        service: House::key(service),
+        app: app.map(App::address),
+        protocol: Protocol::Http,
+        inbound: app.map(|_| host),
+        outbound: Some(SocketAddr::new("127.0.0.1".parse().unwrap(), 0)),
+        upstreams: vec![],
+        may_move: false,
+    }
+}
+
+/// A sidecar; with an app it takes mesh calls for it and is registered as the instance `service-ID`.
+pub async fn start_sidecar(house: &House, service: &str, id: u8, app: Option<&App>) -> Proxy {
+    let role = sidecar_role(house, service, app);
+    let mut options = options(house, Role::Sidecar(role), house.snapshots());
+    options.credentials = Some(house.credentials(service));
+    let proxy = Proxy::start(options, &Scope::root("sidecar")).await.unwrap();
+    if let (Some(app), Some(inbound)) = (app, proxy.inbound_address()) {
+        let id = format!("{}-{id}", House::key(service).name);
+        house.place(service, &id, app.address()).mesh(inbound).put();
+    }
+    proxy
+}
+
+pub async fn caught_up(house: &House, proxy: &Proxy) {
+    proxy.planned(house.revision()).await;
+}
+
+/// Waits for a condition; a paused clock makes it quick, and a test that waits in vain ends.
+pub async fn until(mut holds: impl FnMut() -> bool) {
+    until_async(async || holds()).await;
+}
+
+pub async fn until_async(mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..10_000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("waited in vain");
+}
