@@ -16,6 +16,8 @@ pub(crate) type Micros = u64;
 
 /// An average halves its weight on the choice in this time without new observations.
 const HALF_LIFE: Micros = 5_000_000;
+/// Without any observation it halves this fast: an endpoint that failed and is left alone must be asked again soon.
+const IDLE_HALF_LIFE: Micros = 1_500_000;
 /// Differences below a millisecond are noise: without a floor the fastest by a hair would take all calls.
 const COST_FLOOR: f64 = 1_000.0;
 /// What a failed attempt counts as, so that the endpoint is chosen last until it has been quiet for a while.
@@ -96,7 +98,7 @@ impl Vitals {
     /// What one more request would cost here: expected latency times the queue it joins. `share` is the endpoint's weight
     /// relative to the mean of its group.
     pub(crate) fn cost(&self, now: Micros, share: f64) -> f64 {
-        let halvings = now.saturating_sub(self.observed_at.load(Relaxed)) / HALF_LIFE;
+        let halvings = now.saturating_sub(self.observed_at.load(Relaxed)) / IDLE_HALF_LIFE;
         let average = self.average.load(Relaxed).checked_shr(halvings.min(63) as u32).unwrap_or(0);
         (average as f64).max(COST_FLOOR) * (f64::from(self.load.load(Relaxed)) / share + 1.0)
     }

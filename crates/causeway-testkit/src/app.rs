@@ -95,8 +95,9 @@ impl App {
     }
 
     /// Ends as by `kill -9`: connections break, the address refuses.
-    pub fn kill(&self) {
-        self.state.lock().life.cancel();
+    pub async fn kill(&self) {
+        let life = self.state.lock().life.clone();
+        life.shutdown(Duration::from_secs(1)).await;
     }
 
     /// Listens again after [`App::kill`].
