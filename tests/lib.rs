@@ -18,6 +18,12 @@ use tempfile::TempDir;
 /// How long a condition may take before the test fails. Generous: CI machines are slow, and nothing waits for it when all is well.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// One end-to-end test at a time: each has some ten processes, and two cores are soon full. Hold it to the test's end.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
+}
+
 /// A binary of this workspace, built beside the test.
 pub fn binary(name: &str) -> PathBuf {
     let mut dir = std::env::current_exe().unwrap();

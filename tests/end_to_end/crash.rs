@@ -10,6 +10,7 @@ const SAGAS: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_sagas_survive_twenty_kills_of_the_node() {
+    let _alone = causeway_tests::alone().await;
     let mut mesh = Mesh::up(&documents(free_port()), &[]).await;
     let back = Back::start(&mesh).await;
     let mut done = 0u64;

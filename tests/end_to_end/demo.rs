@@ -17,6 +17,7 @@ const PACE: Duration = Duration::from_millis(130);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_orders_while_an_inventory_is_killed_again_and_again() {
+    let _alone = causeway_tests::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let offset = free_offset();
     let mut command = Command::new(binary("causeway"));

@@ -13,6 +13,7 @@ const PACE: Duration = Duration::from_millis(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traffic_goes_on_for_a_minute_without_the_node() {
+    let _alone = causeway_tests::alone().await;
     let gateway_port = free_port();
     let mut mesh = Mesh::up(&documents(gateway_port), &[]).await;
     let mut back = Back::start(&mesh).await;

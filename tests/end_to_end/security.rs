@@ -11,6 +11,7 @@ use crate::shop::{Back, documents};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused_and_the_wire_shows_tls_1_3_only() {
+    let _alone = causeway_tests::alone().await;
     let gateway_port = free_port();
     let mesh = Mesh::up(&documents(gateway_port), &[]).await;
     let _back = Back::start(&mesh).await;
