@@ -312,22 +312,40 @@ async fn a_gateway_never_shows_a_route_before_its_backend() {
         house.edit(|s, at| s.put_instance(instance(&format!("b{n}"), "1", at)));
     }
     let client = house.client(Role::Gateway(service("web")), &[], None);
-    let mut snapshots = client.snapshot();
-    let (mut seen, mut n) = (0, 0);
-    while seen < 7 {
-        tokio::time::timeout(SOON, snapshots.changed()).await.unwrap().unwrap();
-        let now = snapshots.borrow_and_update().clone();
-        assert_eq!(now.objects().filter(|o| o.key.kind != Kind::HttpRoute).count(), 2);
-        for object in now.objects_of(Kind::HttpRoute) {
-            let causeway_model::Spec::HttpRoute(route) = &object.spec else { unreachable!() };
-            let backend = &route.rules[0].backends[0].service;
-            assert_eq!(now.instances_of(backend).count(), 1, "{backend} is there with the route to it");
-            seen = seen.max(backend.name.as_str()[1..].parse().unwrap());
+    // A task of its own: the test's is polled too rarely to see every picture.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (mut snapshots, pictures) = (client.snapshot(), seen.clone());
+    house.scope.spawn("watcher", OnFailure::StopNode, async move {
+        while snapshots.changed().await.is_ok() {
+            let now = snapshots.borrow_and_update().clone();
+            pictures.lock().push(now);
         }
-        n += 1;
+        Ok(())
+    });
+    client.ready().await;
+    for n in 1..=8 {
+        until(&client, |s| s.instances().any(|i| i.key.service == service(&format!("b{}", n - 1)))).await;
         house.edit(|s, at| s.put_object(object(Kind::HttpRoute, "r", route(&web, &[&format!("b{n}")]), at)));
     }
     until(&client, |s| s.instance_count() == 0).await;
+    assert!(seen.lock().len() >= 9, "each step was published");
+    for now in seen.lock().iter() {
+        assert_eq!(
+            now.objects().filter(|o| o.key.kind != Kind::HttpRoute).count(),
+            2,
+            "never a half picture"
+        );
+        for object in now.objects_of(Kind::HttpRoute) {
+            let causeway_model::Spec::HttpRoute(route) = &object.spec else { unreachable!() };
+            let backend = &route.rules[0].backends[0].service;
+            let expected = usize::from(backend.name.as_str() != "b8");
+            assert_eq!(
+                now.instances_of(backend).count(),
+                expected,
+                "{backend} is there with the route to it"
+            );
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -251,3 +251,22 @@ fn damaged_pictures_are_refused() {
         assert!(Picture::from_bytes(&bytes[..at]).is_err(), "cut at {at}");
     }
 }
+
+#[test]
+fn what_a_push_leads_to_is_asked_for_before_it_is_acknowledged() {
+    let mut snapshot = Snapshot::default();
+    snapshot.put_object(object(Kind::HttpRoute, "r", route(&[(ParentKind::Gateway, "a")], &["b"]), 1));
+    let snapshot = Arc::new(snapshot);
+    let (mut reader, mut machine) = (reader(Role::Gateway(service("a")), None), machine("0"));
+    for request in reader.connect() {
+        machine.hear(NOW, request).unwrap();
+    }
+    let mut answers = Vec::new();
+    for message in machine.speak(NOW, &snapshot) {
+        answers.extend(reader.hear(message));
+    }
+    assert!(!reader.is_settled(), "the backend is not known yet");
+    let asks = answers.iter().rposition(|answer| !answer.resource_names_subscribe.is_empty()).unwrap();
+    let last = answers.iter().rposition(|answer| !answer.response_nonce.is_empty()).unwrap();
+    assert!(asks < last, "{answers:?}");
+}

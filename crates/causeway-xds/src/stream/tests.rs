@@ -300,6 +300,35 @@ fn secrets_go_only_to_the_gateway_that_names_them() {
 }
 
 #[test]
+fn a_gateway_that_names_another_secret_gets_it() {
+    let mut snapshot = Snapshot::default();
+    snapshot.put_object(object(Kind::Secret, "old", secret(), 1));
+    snapshot.put_object(object(Kind::Secret, "new", secret(), 2));
+    snapshot.put_object(object(Kind::Gateway, "a", gateway(&[("default", "old")]), 3));
+    let (mut machine, mut client, mut snapshot) = (machine(), Client::default(), Arc::new(snapshot));
+    machine.hear(NOW, client.subscribe(&Subscription::SecretsOf(service("a")))).unwrap();
+    quiet(&mut machine, &mut client, &snapshot);
+    assert_eq!(client.has.keys().map(resource::name).collect::<Vec<_>>(), ["default/old"]);
+    let change = object(Kind::Gateway, "a", gateway(&[("default", "new")]), 4);
+    Arc::make_mut(&mut snapshot).put_object(change);
+    quiet(&mut machine, &mut client, &snapshot);
+    assert_eq!(client.has.keys().map(resource::name).collect::<Vec<_>>(), ["default/new"]);
+}
+
+#[test]
+fn a_secret_of_another_namespace_is_not_a_gateways_to_have() {
+    let mut snapshot = Snapshot::default();
+    let mut foreign = (*object(Kind::Secret, "cert", secret(), 1)).clone();
+    foreign.key.namespace = causeway_model::Name::new("other").unwrap();
+    snapshot.put_object(Arc::new(foreign));
+    snapshot.put_object(object(Kind::Gateway, "a", gateway(&[("other", "cert")]), 2));
+    let (mut machine, mut client) = (machine(), Client::default());
+    machine.hear(NOW, client.subscribe(&Subscription::SecretsOf(service("a")))).unwrap();
+    quiet(&mut machine, &mut client, &Arc::new(snapshot));
+    assert!(client.has.is_empty());
+}
+
+#[test]
 fn what_is_too_large_is_left_out_and_said() {
     let mut snapshot = Snapshot::default();
     let mut big = (*instance("a", "big", 1)).clone();
