@@ -25,7 +25,6 @@ use tokio::time::Instant;
 
 use crate::command::{Answer, Command};
 use crate::error::Error;
-use crate::handle::View;
 use crate::invariants;
 use crate::journal::{Decree, Record, Removal};
 use crate::limits::{
@@ -34,6 +33,7 @@ use crate::limits::{
 };
 use crate::machine::{Decision, Machine};
 use crate::metrics::{CommandLabels, Metrics};
+use crate::view::View;
 
 /// A command, and where its answer goes. The driver's own ticks have nobody who waits.
 pub(crate) struct Submission {

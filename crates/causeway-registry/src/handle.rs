@@ -14,7 +14,6 @@ use causeway_base::telemetry::Metrics as Shared;
 use causeway_base::{Clock, OnFailure, Scope};
 use causeway_model::{Revision, ServiceKey, Snapshot, Timestamp};
 use causeway_store::Store;
-use imbl::OrdMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::command::{Answer, Command, ConnectionId};
@@ -22,8 +21,8 @@ use crate::driver::{Driver, Submission};
 use crate::error::Error;
 use crate::limits::{QUEUE_MAX, QUEUE_WAIT_MAX, WAIT_MAX};
 use crate::metrics::Metrics;
-use crate::services::Services;
 use crate::token::{Digest, Issued, Serial, Token, TokenError, TokenId};
+use crate::view::View;
 
 /// How a registry works. `Options::default()` is right for a node.
 #[derive(Clone, Copy, Debug)]
@@ -37,15 +36,6 @@ impl Default for Options {
     fn default() -> Self {
         Options { queue: QUEUE_MAX }
     }
-}
-
-/// What is published with each change, for lookups without a wait.
-#[derive(Debug, Default)]
-pub(crate) struct View {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) services: Services,
-    pub(crate) tokens: OrdMap<TokenId, Arc<Token>>,
-    pub(crate) issued: OrdMap<Serial, Arc<Issued>>,
 }
 
 /// The registry. Clones are the same one.
@@ -200,15 +190,6 @@ impl Registry {
     /// tells of one.
     pub fn revoked(&self) -> Vec<Arc<Issued>> {
         self.view.load().issued.values().filter(|issued| issued.revoked_at.is_some()).cloned().collect()
-    }
-}
-
-impl View {
-    fn service_revision(&self, service: &ServiceKey) -> Revision {
-        let subset = self.snapshot.service(service).and_then(|declared| declared.subset.as_ref());
-        let whole = subset.map(|subset| ServiceKey::new(service.namespace.clone(), subset.of.clone()));
-        let of_whole = whole.map(|whole| self.services.revision(&whole)).unwrap_or_default();
-        self.services.revision(service).max(of_whole)
     }
 }
 

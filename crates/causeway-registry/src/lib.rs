@@ -26,6 +26,7 @@ mod metrics;
 mod objects;
 mod services;
 mod token;
+mod view;
 
 pub use command::{
     Answer, Applied, AppliedOutcome, Command, ConnectionId, Granted, Owner, Proposed, Prune, Registration,

@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use causeway_base::clock::Clock;
 use causeway_base::outbound::Pending;
@@ -35,11 +34,6 @@ use crate::stream::{Machine, Refusal, WINDOW, code};
 pub const STREAMS_MAX: usize = 40_000;
 /// Most bytes of one request: what a client has of a service of 40,000 instances.
 pub(crate) const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How often an idle connection of the control port is asked for a sign of life, by both sides. Server builders should use
-/// this and [`KEEP_ALIVE_TIMEOUT`], so that a silent partition ends a connection lease within five seconds.
-pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the other side may take to give it.
-pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the control port's services behave.
 #[derive(Clone, Debug)]
