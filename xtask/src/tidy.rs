@@ -30,7 +30,10 @@ pub fn run() -> Result<()> {
 fn error_pages() -> Result<Vec<String>> {
     let root = source::root();
     let mut used = BTreeSet::new();
-    for path in source::files(&root.join("crates"), "rs")? {
+    let is_test = |path: &std::path::Path| {
+        path.components().any(|part| ["tests", "tests.rs"].iter().any(|t| part.as_os_str() == *t))
+    };
+    for path in source::files(&root.join("crates"), "rs")?.into_iter().filter(|path| !is_test(path)) {
         used.extend(codes(&source::product(&source::read(&path)?)));
     }
     let mut pages = BTreeSet::new();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::child::{Child, Output};
+use super::child::Child;
 use super::flags::Flags;
 use super::http::{self, Connection};
 use super::node::Node;
@@ -74,7 +74,7 @@ fn measure(program: &Path, dir: &Path, kind: &str, flips: usize) -> Result<Seen>
     let config = tools::render(dir, "causeway-change.yaml", &[("PORT", &port.to_string())])?;
     let roles = if kind == "node" { "registry,control,gateway" } else { "registry,control" };
     let args = node.args(config.to_str().context("the path is not text")?, roles);
-    let mut up = Child::start(dir, &format!("node-{kind}"), program, &args, Output::Log)?;
+    let mut up = Child::start(dir, &format!("node-{kind}"), program, &args)?;
     up.wait_for_port(node.api)?;
     let mut gateway = match kind {
         "node" => None,

@@ -27,14 +27,6 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 /// Wait between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Where the standard output goes.
-pub enum Output {
-    /// Into the child's log.
-    Log,
-    /// Nowhere: it is the access record.
-    Null,
-}
-
 /// A running process tree.
 pub struct Child {
     name: String,
@@ -44,13 +36,9 @@ pub struct Child {
 
 impl Child {
     /// Starts `program` on [`SERVING_CPU`]; its log is `<dir>/<name>.log`.
-    pub fn start(dir: &Path, name: &str, program: &Path, args: &[&str], output: Output) -> Result<Child> {
+    pub fn start(dir: &Path, name: &str, program: &Path, args: &[&str]) -> Result<Child> {
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
-        let out = match output {
-            Output::Log => Stdio::from(file.try_clone()?),
-            Output::Null => Stdio::null(),
-        };
         // Both replace themselves by the program, so the child's id is the program's.
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "taskset", "-c", &SERVING_CPU.to_string()])
@@ -58,7 +46,7 @@ impl Child {
             .args(args)
             .current_dir(dir)
             .stdin(Stdio::null())
-            .stdout(out)
+            .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("starting {name}"))?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::child::{Child, Output};
+use super::child::Child;
 use super::flags::Flags;
 use super::http::Connection;
 use super::node::Node;
@@ -66,7 +66,7 @@ fn alone(
     let words = [("PORT", port.to_string()), ("UPSTREAM_PORT", upstream.port.to_string())];
     let words: Vec<(&str, &str)> = words.iter().map(|(word, value)| (*word, value.as_str())).collect();
     let config = tools::render(dir, "causeway-h1.yaml", &words)?.to_string_lossy().into_owned();
-    let mut up = Child::start(dir, "node", program, &node.args(&config, "registry,control"), Output::Log)?;
+    let mut up = Child::start(dir, "node", program, &node.args(&config, "registry,control"))?;
     up.wait_for_port(node.api)?;
 
     let label = "causeway proxy --gateway";

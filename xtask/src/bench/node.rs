@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::child::{Child, Output};
+use super::child::Child;
 use super::tools;
 
 /// Data path of every process that has one.
@@ -65,6 +65,6 @@ impl Node {
         let (api, state) = (format!("http://{}", self.api_address), format!("{}-{name}", self.data_dir));
         let join = ["--api", &api, "proxy", "--control", &self.control_address, "--state-dir", &state];
         let args: Vec<&str> = join.iter().chain(what).chain(&DATA_PATH).copied().collect();
-        Child::start(dir, name, program, &args, Output::Log)
+        Child::start(dir, name, program, &args)
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::child::{Child, Output};
+use super::child::Child;
 use super::flags::Flags;
 use super::http::Connection;
 use super::node::Node;
@@ -143,25 +143,25 @@ impl Subject {
             Ok::<_, anyhow::Error>(tools::render(dir, name, &words)?.to_string_lossy().into_owned())
         };
         let name = format!("{}-{kind}", self.name);
-        let run = |args: &[&str], output| Child::start(dir, &name, &self.program, args, output);
+        let run = |args: &[&str]| Child::start(dir, &name, &self.program, args);
         let child = match self.name {
-            "haproxy" => run(&["-f", &config(&format!("haproxy-{kind}.cfg"))?], Output::Null)?,
-            "nginx" => run(&["-c", &config("nginx-h1.conf")?], Output::Log)?,
+            "haproxy" => run(&["-f", &config(&format!("haproxy-{kind}.cfg"))?])?,
+            "nginx" => run(&["-c", &config("nginx-h1.conf")?])?,
             "envoy" => {
                 let config = config(&format!("envoy-{kind}.yaml"))?;
                 let base = "--use-dynamic-base-id";
-                run(&["-c", &config, "--concurrency", "1", "--log-level", "warning", base], Output::Log)?
+                run(&["-c", &config, "--concurrency", "1", "--log-level", "warning", base])?
             }
             _ if self.is_example => {
                 let (listen, to) = (format!("127.0.0.1:{port}"), upstream.address(protocol));
                 let speaks = if protocol == Protocol::H2 { "h2c" } else { "http" };
                 let args = ["--listen", &listen, "--upstream", &to, "--workers", "1", "--protocol", speaks];
-                run(&args, Output::Log)?
+                run(&args)?
             }
             _ => {
                 let config = config(&format!("causeway-{kind}.yaml"))?;
                 let node = Node::new(dir, &name)?;
-                run(&node.args(&config, "registry,gateway"), Output::Log)?
+                run(&node.args(&config, "registry,gateway"))?
             }
         };
         let mut running = Running { child, port };
@@ -197,8 +197,7 @@ impl Upstream {
         let words: Vec<(&str, &str)> = words.iter().map(|(word, value)| (*word, value.as_str())).collect();
         let config = tools::render(dir, "upstream.nginx.conf", &words)?;
         let nginx = tools::find("nginx")?;
-        let mut child =
-            Child::start(dir, "upstream", &nginx, &["-c", &config.to_string_lossy()], Output::Log)?;
+        let mut child = Child::start(dir, "upstream", &nginx, &["-c", &config.to_string_lossy()])?;
         child.wait_until("an answer", || answers(port))?;
         Ok(Upstream { _child: child, port, port_h2 })
     }
