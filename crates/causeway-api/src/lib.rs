@@ -7,6 +7,7 @@
 //! protocols (`causeway-interop`).
 
 pub mod control;
+pub mod http;
 pub mod presence;
 pub mod signer;
 pub mod traffic;

@@ -78,6 +78,43 @@ impl Desk {
         Ok(token.reveal())
     }
 
+    /// Signs for an identity that this very process bears: the control port (with the names and addresses it is reached at), the
+    /// house's own callers, a gateway that runs in the node. Not reachable from any door.
+    ///
+    /// # Errors
+    /// A request that cannot be signed, or the registry's refusal to write it down.
+    pub async fn sign_own(
+        &self,
+        service: ServiceKey,
+        csr: &[u8],
+        names: &[String],
+    ) -> Result<causeway_identity::Issued, Refused> {
+        let id = SpiffeId::new(self.shared.trust_domain.clone(), service);
+        let issued = {
+            let authorities = self.shared.authorities.read();
+            match names {
+                [] => authorities.sign(csr, &id, self.shared.ttl, self.now()),
+                names => authorities.sign_server(csr, &id, names, self.shared.ttl, self.now()),
+            }
+        };
+        let issued =
+            issued.map_err(|error| Refused::new(Reason::Invalid, error.code(), error.to_string()))?;
+        self.write_down(&id, &issued).await?;
+        Ok(issued)
+    }
+
+    async fn write_down(&self, id: &SpiffeId, issued: &causeway_identity::Issued) -> Result<(), Refused> {
+        let serial = Serial::new(&issued.serial).ok_or_else(|| unavailable(&"a serial number is not one"))?;
+        let record = Issued { serial, identity: id.clone(), not_after: issued.not_after, revoked_at: None };
+        self.shared
+            .registry
+            .submit(Command::RecordIssued(record))
+            .await
+            .map_err(|error| unavailable(&error))?;
+        tracing::info!(identity = %id, serial = issued.serial, until = issued.not_after.to_rfc3339(), "a certificate was issued");
+        Ok(())
+    }
+
     /// The namespace `causeway` is the house's own: events, sagas, the control port itself.
     fn may_be_given(&self, service: &ServiceKey) -> Result<(), Refused> {
         if service.namespace != control_service().namespace {
@@ -107,14 +144,7 @@ impl Desk {
         };
         let issued =
             issued.map_err(|error| Refused::new(Reason::Invalid, error.code(), error.to_string()))?;
-        let serial = Serial::new(&issued.serial).ok_or_else(|| unavailable(&"a serial number is not one"))?;
-        let record = Issued { serial, identity: id.clone(), not_after: issued.not_after, revoked_at: None };
-        self.shared
-            .registry
-            .submit(Command::RecordIssued(record))
-            .await
-            .map_err(|error| unavailable(&error))?;
-        tracing::info!(identity = %id, serial = issued.serial, until = issued.not_after.to_rfc3339(), "a certificate was issued");
+        self.write_down(&id, &issued).await?;
         Ok(Signed { chain_pem: issued.chain_pem, bundle_pem: issued.roots_pem, not_after: issued.not_after })
     }
 
