@@ -98,6 +98,17 @@ struct Turn {
 impl Driver {
     pub(crate) async fn run(
         self,
+        inbox: mpsc::Receiver<Request>,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(), Failure> {
+        let shard = self.shard.clone();
+        let ended = self.drive(inbox, cancelled).await;
+        shard.lock().wake_all();
+        ended
+    }
+
+    async fn drive(
+        self,
         mut inbox: mpsc::Receiver<Request>,
         cancelled: impl Future<Output = ()>,
     ) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use causeway_model::{Action, Name, SagaDefinition, ServiceCall, ServiceKey, Time
 use crate::error::Problem;
 use crate::id::SagaId;
 use crate::record::{Answer, StepEdit};
-use crate::template::{self, Body, Expression, Ready, Scope, Text};
+use crate::template::{self, Body, Expression, Reads, Ready, Scope, Text};
 
 /// Most steps of a definition: DTM's bound, and far above what anybody should undo.
 pub const STEPS_MAX: usize = 100;
@@ -52,7 +52,8 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 struct Request {
     shape: Shape,
-    has_expressions: bool,
+    /// What its expressions read; `None` when there are none.
+    reads: Option<Reads>,
     /// The first thing that did not compile.
     broken: Option<String>,
 }
@@ -136,7 +137,7 @@ impl Plan {
             problems.push(Problem { place: "spec".into(), message });
         }
         let mut plan = Plan { definition, bytes, places, requests, undos, reads_headers: false };
-        let reads_headers = plan.expressions().any(|(_, _, expression)| expression.reads_headers);
+        let reads_headers = plan.expressions().any(|(_, _, expression)| expression.reads.headers);
         plan.reads_headers = reads_headers;
         plan.check_references(&mut problems);
         (plan, problems)
@@ -173,30 +174,37 @@ impl Plan {
         if let Some(broken) = &request.broken {
             return Err(broken.clone());
         }
-        let ready = match request.has_expressions {
-            true => Some(self.scope(sources)?.ready()?),
-            false => None,
+        let ready = match &request.reads {
+            Some(reads) => Some(self.scope(sources, reads)?.ready(reads)?),
+            None => None,
         };
         request.render(&self.definition.namespace, ready.as_ref())
     }
 
-    fn scope(&self, sources: &Sources) -> Result<Scope, String> {
+    fn scope(&self, sources: &Sources, reads: &Reads) -> Result<Scope, String> {
         let parse = |what: &str, text: &str| {
             serde_json::from_str::<Json>(text).map_err(|error| format!("{what} is not JSON: {error}"))
         };
         let mut steps = serde_json::Map::new();
         for (step, answer) in &sources.answers {
             let name = self.step(*step).name.to_string();
+            if !reads.reads_step(&name) {
+                continue;
+            }
             let body = parse("an answer", &answer.body)?;
             steps.insert(name, json!({"status": answer.status, "body": body, "headers": answer.headers}));
         }
-        let saga = json!({
-            "id": sources.id.as_str(),
-            "definition": self.definition.name.as_str(),
-            "namespace": self.definition.namespace.as_str(),
-            "started": sources.started.to_rfc3339(),
-        });
-        Ok(Scope { input: parse("the input", sources.input)?, steps: Json::Object(steps), saga })
+        let saga = match reads.saga {
+            true => json!({
+                "id": sources.id.as_str(),
+                "definition": self.definition.name.as_str(),
+                "namespace": self.definition.namespace.as_str(),
+                "started": sources.started.to_rfc3339(),
+            }),
+            false => Json::Null,
+        };
+        let input = if reads.input { parse("the input", sources.input)? } else { Json::Null };
+        Ok(Scope { input, steps: Json::Object(steps), saga })
     }
 
     /// Every expression with its step's number and whether it is a compensation's.
@@ -213,7 +221,7 @@ impl Plan {
         for (at, is_undo, expression) in self.expressions() {
             let here = self.step(at);
             let part = if is_undo { "compensate" } else { "action" };
-            for name in &expression.steps {
+            for name in &expression.reads.steps {
                 let message = match self.definition.steps().position(|step| step.name.as_str() == name) {
                     None => format!("steps.{name} is not a step of this saga"),
                     Some(other) => match (self.stage_of(other).cmp(&self.stage_of(at)), is_undo) {
@@ -332,8 +340,11 @@ impl Request {
     }
 
     fn new(shape: Shape, problem: Option<&Problem>) -> Request {
-        let mut request = Request { shape, has_expressions: false, broken: problem.map(ToString::to_string) };
-        request.has_expressions = !request.expressions().is_empty();
+        let mut request = Request { shape, reads: None, broken: problem.map(ToString::to_string) };
+        let mut reads = Reads::default();
+        let expressions = request.expressions();
+        expressions.iter().for_each(|expression| reads.add(&expression.reads));
+        request.reads = (!expressions.is_empty()).then_some(reads);
         request
     }
 

@@ -266,4 +266,10 @@ impl Shard {
         self.waiting += 1;
         Ok(Some(end))
     }
+
+    /// Nothing moves any more: whoever waits looks at how things stand.
+    pub(crate) fn wake_all(&mut self) {
+        self.waiters.clear();
+        self.waiting = 0;
+    }
 }

@@ -46,10 +46,42 @@ const NAMES_OF_CEL: &[&str] = &[
 pub(crate) struct Expression {
     program: Program,
     source: String,
+    /// Where it is nothing but a path (`input.a.b`, `steps.x.body.id`): walked directly, without CEL's values. Most are, and the
+    /// values of a saga's answers cost more to build than everything else about a transition.
+    path: Option<Vec<String>>,
     pub(crate) has_loop: bool,
-    /// Steps that it names, as `steps.<name>` or `steps["<name>"]`.
+    pub(crate) reads: Reads,
+}
+
+/// What expressions read of a saga: only that is put into their scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reads {
+    pub(crate) input: bool,
+    pub(crate) saga: bool,
+    /// All of `steps`, not only named ones.
+    pub(crate) all_steps: bool,
+    /// Steps that are named, as `steps.<name>` or `steps["<name>"]`.
     pub(crate) steps: Vec<String>,
-    pub(crate) reads_headers: bool,
+    pub(crate) headers: bool,
+    /// Something other than paths.
+    pub(crate) needs_cel: bool,
+}
+
+impl Reads {
+    pub(crate) fn add(&mut self, other: &Reads) {
+        self.input |= other.input;
+        self.saga |= other.saga;
+        self.all_steps |= other.all_steps;
+        self.headers |= other.headers;
+        self.needs_cel |= other.needs_cel;
+        self.steps.extend(
+            other.steps.iter().filter(|step| !self.steps.contains(step)).cloned().collect::<Vec<_>>(),
+        );
+    }
+
+    pub(crate) fn reads_step(&self, name: &str) -> bool {
+        self.all_steps || self.steps.iter().any(|step| step == name)
+    }
 }
 
 /// A text with expressions in it.
@@ -92,19 +124,34 @@ pub(crate) struct Scope {
 
 /// [`Scope`], ready for evaluation.
 pub(crate) struct Ready {
-    context: Context<'static, 'static>,
+    scope: Scope,
+    context: Option<Context<'static, 'static>>,
     values: usize,
 }
 
 impl Scope {
-    pub(crate) fn ready(&self) -> Result<Ready, String> {
+    pub(crate) fn ready(self, reads: &Reads) -> Result<Ready, String> {
+        if !reads.needs_cel {
+            return Ok(Ready { scope: self, context: None, values: 0 });
+        }
         let mut context = Context::with_env(ENV.clone());
-        for (name, value) in [("input", &self.input), ("steps", &self.steps), ("saga", &self.saga)] {
+        let all = [("input", &self.input), ("steps", &self.steps), ("saga", &self.saga)];
+        for (name, value) in all {
             let value = cel::to_value(value).map_err(|error| format!("{name} cannot be read: {error}"))?;
             context.add_variable_from_value(name, value);
         }
-        let values = [&self.input, &self.steps, &self.saga].into_iter().map(count).sum();
-        Ok(Ready { context, values })
+        let values = all.into_iter().map(|(_, value)| count(value)).sum();
+        Ok(Ready { scope: self, context: Some(context), values })
+    }
+
+    fn walk(&self, path: &[String]) -> Option<&Json> {
+        let (root, rest) = path.split_first()?;
+        let root = match root.as_str() {
+            "input" => &self.input,
+            "steps" => &self.steps,
+            _ => &self.saga,
+        };
+        rest.iter().try_fold(root, |value, field| value.as_object()?.get(field))
     }
 }
 
@@ -121,16 +168,17 @@ impl Expression {
         let program = ENV.compile(source).map_err(|error| format!("${{{source}}} is not CEL: {error}"))?;
         let mut seen = Seen::default();
         seen.walk(program.expression(), &mut Vec::new(), 0).map_err(|why| format!("${{{source}}}: {why}"))?;
-        Ok(Expression {
-            program,
-            source: source.into(),
-            has_loop: seen.has_loop,
-            steps: seen.steps,
-            reads_headers: seen.reads_headers,
-        })
+        let path = path_of(program.expression());
+        seen.reads.needs_cel = path.is_none();
+        Ok(Expression { program, source: source.into(), path, has_loop: seen.has_loop, reads: seen.reads })
     }
 
     fn evaluate(&self, ready: &Ready) -> Result<Json, String> {
+        if let Some(path) = &self.path {
+            let value = ready.scope.walk(path).cloned();
+            return value.ok_or_else(|| format!("${{{}}} has no value: there is none there", self.source));
+        }
+        let context = ready.context.as_ref().ok_or("no scope for an expression")?;
         if self.has_loop && ready.values > LOOP_VALUES_MAX {
             return Err(format!(
                 "${{{}}} loops over a saga of {} values, above {LOOP_VALUES_MAX}",
@@ -139,7 +187,7 @@ impl Expression {
         }
         let value = self
             .program
-            .execute(&ready.context)
+            .execute(context)
             .map_err(|error| format!("${{{}}} has no value: {error}", self.source))?;
         value.json().map_err(|_| format!("${{{}}} gives something that JSON cannot hold", self.source))
     }
@@ -149,8 +197,20 @@ impl Expression {
 #[derive(Default)]
 struct Seen {
     has_loop: bool,
-    steps: Vec<String>,
-    reads_headers: bool,
+    reads: Reads,
+}
+
+/// The fields of a plain path from `input`, `steps` or `saga`.
+fn path_of(node: &IdedExpr) -> Option<Vec<String>> {
+    match &node.expr {
+        Expr::Ident(name) if matches!(name.as_str(), "input" | "steps" | "saga") => Some(vec![name.clone()]),
+        Expr::Select(select) if !select.test => {
+            let mut path = path_of(&select.operand)?;
+            path.push(select.field.clone());
+            Some(path)
+        }
+        _ => None,
+    }
 }
 
 impl Seen {
@@ -159,22 +219,24 @@ impl Seen {
             Expr::Unspecified | Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.ident(name, bound),
             Expr::Select(select) => {
-                self.reads_headers |= select.field == "headers";
-                self.step_of(&select.operand, &select.field);
-                self.walk(&select.operand, bound, loops)
+                self.reads.headers |= select.field == "headers";
+                match self.names_step(&select.operand, &select.field, bound) {
+                    true => Ok(()),
+                    false => self.walk(&select.operand, bound, loops),
+                }
             }
             Expr::Call(call) => {
-                for arg in call.target.as_deref().into_iter().chain(&call.args) {
-                    self.walk(arg, bound, loops)?;
-                }
                 if let [operand, IdedExpr { expr: Expr::Literal(key), .. }] = call.args.as_slice()
                     && let cel::common::ast::LiteralValue::String(key) = key
+                    && call.func_name == cel::common::ast::operators::INDEX
                 {
-                    let key = key.inner().to_owned();
-                    self.reads_headers |= key == "headers";
-                    self.step_of(operand, &key);
+                    self.reads.headers |= key.inner() == "headers";
+                    if self.names_step(operand, key.inner(), bound) {
+                        return Ok(());
+                    }
                 }
-                Ok(())
+                let mut parts = call.target.as_deref().into_iter().chain(&call.args);
+                parts.try_for_each(|part| self.walk(part, bound, loops))
             }
             Expr::List(list) => list.elements.iter().try_for_each(|element| self.walk(element, bound, loops)),
             Expr::Map(map) => self.entries(&map.entries, bound, loops),
@@ -213,20 +275,31 @@ impl Seen {
         })
     }
 
-    fn ident(&self, name: &str, bound: &[String]) -> Result<(), String> {
-        let is_known = matches!(name, "input" | "steps" | "saga")
-            || bound.iter().any(|var| var == name)
-            || NAMES_OF_CEL.contains(&name);
-        match is_known {
-            true => Ok(()),
-            false => Err(format!("{name:?} is not known here, only input, steps and saga are")),
+    fn ident(&mut self, name: &str, bound: &[String]) -> Result<(), String> {
+        if bound.iter().any(|var| var == name) {
+            return Ok(());
         }
+        match name {
+            "input" => self.reads.input = true,
+            "saga" => self.reads.saga = true,
+            "steps" => {
+                self.reads.all_steps = true;
+                // Which field of which step is not known.
+                self.reads.headers = true;
+            }
+            _ if NAMES_OF_CEL.contains(&name) => {}
+            _ => return Err(format!("{name:?} is not known here, only input, steps and saga are")),
+        }
+        Ok(())
     }
 
-    fn step_of(&mut self, operand: &IdedExpr, field: &str) {
-        if matches!(&operand.expr, Expr::Ident(name) if name == "steps") {
-            self.steps.push(field.to_owned());
+    /// Whether `operand.field` is one step by its name.
+    fn names_step(&mut self, operand: &IdedExpr, field: &str, bound: &[String]) -> bool {
+        let is_step = matches!(&operand.expr, Expr::Ident(name) if name == "steps" && !bound.contains(name));
+        if is_step {
+            self.reads.steps.push(field.to_owned());
         }
+        is_step
     }
 }
 
@@ -491,7 +564,7 @@ mod tests {
             steps: json!({"reserve": {"status": 201, "body": {"id": "r-1"}, "headers": {"location": "/x"}}}),
             saga: json!({"id": "order-7"}),
         };
-        scope.ready().unwrap()
+        scope.ready(&Reads { needs_cel: true, ..Reads::default() }).unwrap()
     }
 
     fn check(template: &str, expected: Result<&str, &str>) {
@@ -545,7 +618,7 @@ mod tests {
             steps: json!({}),
             saga: json!({}),
         };
-        let ready = scope.ready().unwrap();
+        let ready = scope.ready(&Reads { needs_cel: true, ..Reads::default() }).unwrap();
         let render = |text| Text::compile(text).unwrap().render(Some(&ready), as_is);
         assert!(render("${size(input.items.map(i, i in input.items))}").unwrap_err().contains("above 4096"));
         assert_eq!(render("${input.id}").unwrap(), "1");
@@ -554,7 +627,7 @@ mod tests {
     #[test]
     fn expressions_tell_what_they_read() {
         let text = Text::compile("${steps.a.body.x}${steps['b'].headers['etag']}").unwrap();
-        let seen: Vec<_> = text.expressions().map(|e| (e.steps.join(","), e.reads_headers)).collect();
+        let seen: Vec<_> = text.expressions().map(|e| (e.reads.steps.join(","), e.reads.headers)).collect();
         assert_eq!(seen, [("a".into(), false), ("b".into(), true)]);
     }
 }
