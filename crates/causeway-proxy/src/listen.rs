@@ -6,6 +6,7 @@
 //! Not here: which addresses (`doors`), what is done with a request (`pipeline`).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -60,12 +61,12 @@ pub(crate) async fn keep(
             is_wanted
         });
         for opening in openings.iter() {
-            if !open.contains_key(&opening.address) {
-                let result =
-                    open_one(&worker, opening).map(|scope| drop(open.insert(opening.address, scope)));
-                // The doorkeeper may be gone at shutdown.
-                let _ = opened.send((opening.address, result.map_err(|error| error.to_string())));
-            }
+            let Entry::Vacant(place) = open.entry(opening.address) else { continue };
+            let result = open_one(&worker, opening).map(|scope| {
+                place.insert(scope);
+            });
+            // The doorkeeper may be gone at shutdown.
+            let _ = opened.send((opening.address, result.map_err(|error| error.to_string())));
         }
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { break },

@@ -122,6 +122,7 @@ pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Reque
         bytes: 0,
         in_flight: None,
         lent: None,
+        is_done: false,
     })
 }
 

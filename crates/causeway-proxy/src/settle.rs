@@ -34,6 +34,7 @@ pub(crate) struct Settle {
     pub bytes: u64,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) lent: Option<(u64, http1::SendRequest<Outgoing>)>,
+    pub(crate) is_done: bool,
 }
 
 impl Settle {
@@ -48,7 +49,21 @@ impl Settle {
         if self.reason.is_empty() {
             self.reason = trouble;
         }
-        let worker = self.worker.clone();
-        worker.ledger.enter(&worker, &self);
+        self.write_down();
+    }
+
+    fn write_down(&mut self) {
+        self.is_done = true;
+        self.worker.ledger.enter(&self.worker, self);
+    }
+}
+
+/// A request that was given up before its answer began.
+impl Drop for Settle {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.reason = "client_left";
+            self.write_down();
+        }
     }
 }
