@@ -101,7 +101,7 @@ async fn measure(what: &str, store: Store, running: usize, has_expressions: bool
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     scope.shutdown(Duration::from_secs(20)).await;
-    let kind = if has_expressions { "with CEL" } else { "plain" };
+    let kind = if has_expressions { "with ${}" } else { "plain" };
     println!(
         "{what:8} {running:5} running, {kind:8}: {:8.0} transitions/s, {:6.0} sagas/s, {:5.1} per commit of a shard, {:4.1} us of CPU each",
         transitions as f64 / seconds,
