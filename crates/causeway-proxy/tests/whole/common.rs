@@ -12,36 +12,36 @@ use causeway_proxy::{Options, Proxy, Role, Sidecar};
 use causeway_testkit::{App, House};
 use tokio::sync::watch;
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-pub fn backend(service: &str, weight: u32) -> Backend {
+pub(crate) fn backend(service: &str, weight: u32) -> Backend {
     Backend { service: House::key(service), port: None, weight, filters: vec![] }
 }
 
-pub fn prefix(path: &str) -> RequestMatch {
+pub(crate) fn prefix(path: &str) -> RequestMatch {
     RequestMatch { path: PathMatch::Prefix(path.into()), headers: vec![], query: vec![], method: None }
 }
 
-pub fn rule(path: &str, backends: Vec<Backend>) -> Rule {
+pub(crate) fn rule(path: &str, backends: Vec<Backend>) -> Rule {
     Rule { matches: vec![prefix(path)], backends, ..Rule::default() }
 }
 
-pub fn parent(kind: ParentKind, of: &str) -> ParentRef {
+pub(crate) fn parent(kind: ParentKind, of: &str) -> ParentRef {
     let ServiceKey { namespace, name } = House::key(of);
     ParentRef { kind, namespace, name, section: None, port: None }
 }
 
-pub fn route(parents: Vec<ParentRef>, hosts: &[&str], rules: Vec<Rule>) -> Spec {
+pub(crate) fn route(parents: Vec<ParentRef>, hosts: &[&str], rules: Vec<Rule>) -> Spec {
     Spec::HttpRoute(HttpRoute { parents, hostnames: hosts.iter().map(|h| (*h).into()).collect(), rules })
 }
 
-pub fn gateway_route(rules: Vec<Rule>) -> Spec {
+pub(crate) fn gateway_route(rules: Vec<Rule>) -> Spec {
     route(vec![parent(ParentKind::Gateway, "public")], &[], rules)
 }
 
-pub fn listener(label: &str, port: u16, hostname: Option<&str>) -> Listener {
+pub(crate) fn listener(label: &str, port: u16, hostname: Option<&str>) -> Listener {
     Listener {
         name: name(label),
         port,
@@ -52,16 +52,16 @@ pub fn listener(label: &str, port: u16, hostname: Option<&str>) -> Listener {
     }
 }
 
-pub fn gateway(listeners: Vec<Listener>) -> Spec {
+pub(crate) fn gateway(listeners: Vec<Listener>) -> Spec {
     Spec::Gateway(Gateway { class: "causeway".into(), addresses: vec!["10.1.0.1".into()], listeners })
 }
 
 /// Where the gateway of [`start_gateway`] listens.
-pub fn gateway_address() -> SocketAddr {
+pub(crate) fn gateway_address() -> SocketAddr {
     "10.1.0.1:8080".parse().unwrap()
 }
 
-pub fn options(house: &House, role: Role, snapshots: watch::Receiver<Arc<Snapshot>>) -> Options {
+pub(crate) fn options(house: &House, role: Role, snapshots: watch::Receiver<Arc<Snapshot>>) -> Options {
     let mut options = Options::new(role, snapshots);
     options.net = house.net();
     options.clock = house.clock();
@@ -70,7 +70,7 @@ pub fn options(house: &House, role: Role, snapshots: watch::Receiver<Arc<Snapsho
 }
 
 /// A gateway `public` on port 8080 with one listener, unless the house has one already.
-pub async fn start_gateway(house: &House) -> Proxy {
+pub(crate) async fn start_gateway(house: &House) -> Proxy {
     let has_one = house.snapshots().borrow().objects_of(causeway_model::Kind::Gateway).next().is_some();
     if !has_one {
         house.put("public", gateway(vec![listener("http", 8080, None)]));
@@ -81,7 +81,7 @@ pub async fn start_gateway(house: &House) -> Proxy {
     Proxy::start(options, &Scope::root("gateway")).await.unwrap()
 }
 
-pub fn sidecar_role(house: &House, service: &str, app: Option<&App>) -> Sidecar {
+pub(crate) fn sidecar_role(house: &House, service: &str, app: Option<&App>) -> Sidecar {
     let host = house.address(15008);
     Sidecar {
         service: House::key(service),
@@ -95,7 +95,7 @@ pub fn sidecar_role(house: &House, service: &str, app: Option<&App>) -> Sidecar 
 }
 
 /// A sidecar; with an app it takes mesh calls for it and is registered as the instance `service-ID`.
-pub async fn start_sidecar(house: &House, service: &str, id: u8, app: Option<&App>) -> Proxy {
+pub(crate) async fn start_sidecar(house: &House, service: &str, id: u8, app: Option<&App>) -> Proxy {
     let role = sidecar_role(house, service, app);
     let mut options = options(house, Role::Sidecar(role), house.snapshots());
     options.credentials = Some(house.credentials(service));
@@ -107,16 +107,16 @@ pub async fn start_sidecar(house: &House, service: &str, id: u8, app: Option<&Ap
     proxy
 }
 
-pub async fn caught_up(house: &House, proxy: &Proxy) {
+pub(crate) async fn caught_up(house: &House, proxy: &Proxy) {
     proxy.planned(house.revision()).await;
 }
 
 /// Waits for a condition; a paused clock makes it quick, and a test that waits in vain ends.
-pub async fn until(mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
     until_async(async || holds()).await;
 }
 
-pub async fn until_async(mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until_async(mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..10_000 {
         if holds().await {
             return;
