@@ -6,6 +6,7 @@
 //! Not here: everything else; see ARCHITECTURE.md.
 
 mod app;
+mod checks;
 mod cli;
 mod client;
 mod commands;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use causeway_base::net::Net;
+use causeway_base::net::{BindOptions, Net};
 use causeway_base::scope::Failure;
 use causeway_base::{Clock, OnFailure, Scope, Seed};
 use causeway_identity::{Credentials, Issued, JoinToken, Renew, RenewError, Rotator, enroll};
@@ -154,7 +154,7 @@ impl Process {
             snapshots: pictures.snapshot(),
             wants: Some(wants),
             mesh_suffix: "mesh".into(),
-            admin: Some(join.listen_admin.or(me.admin).unwrap_or_else(|| loopback(15000))),
+            admin: Some(join.listen_admin.unwrap_or_else(|| free_admin(me.admin))),
             records: records::sink(&join.data_path.access_log)?,
         };
         let proxy = Proxy::start(options, &scope).await.map_err(|error| anyhow!("{error}"))?;
@@ -285,6 +285,15 @@ fn protocol(protocol: Protocol) -> causeway_model::Protocol {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The admin door's last address or its default; a free port when that is taken. (One that was asked for is not replaced.)
+fn free_admin(last: Option<SocketAddr>) -> SocketAddr {
+    let wanted = last.unwrap_or_else(|| loopback(15000));
+    match Net::tcp().bind(wanted, BindOptions::default()) {
+        Ok(_) => wanted,
+        Err(_) => loopback(0),
+    }
 }
 
 fn state_dir(part: &Part, join: &Join, service: &ServiceKey) -> std::path::PathBuf {
