@@ -83,8 +83,8 @@ function place(edges) {
   const columns = {};
   for (const n of names) (columns[Math.min(depth[n], 5)] ??= []).push(n);
   const spots = {};
-  Object.values(columns).forEach((column, x) => column.forEach((n, y) => { spots[n] = { x: 30 + x * 270, y: 30 + y * 100 + (x % 2) * 30 }; }));
-  const width = Object.keys(columns).length * 270, height = Math.max(...Object.values(columns).map((c) => c.length), 1) * 100 + 60;
+  Object.values(columns).forEach((column, x) => column.forEach((n, y) => { spots[n] = { x: 30 + x * 300, y: 20 + y * 70 + (x % 2) * 20 }; }));
+  const width = Object.keys(columns).length * 300 - 60, height = Math.max(...Object.values(columns).map((c) => c.length), 1) * 70 + 40;
   return { spots, width, height };
 }
 
@@ -93,16 +93,21 @@ function Graph() {
   const edges = value?.edges ?? [];
   const { spots, width, height } = place(edges);
   const W = 180, H = 44;
+  // A point of the curve below, nearer to its end, where curves into one service have not met yet.
+  const along = (a, b, t) => {
+    const mix = (p, q, r, s) => (1 - t) ** 3 * p + 3 * (1 - t) ** 2 * t * q + 3 * (1 - t) * t * t * r + t ** 3 * s;
+    return { x: mix(a.x + W, a.x + W + 60, b.x - 60, b.x), y: mix(a.y, a.y, b.y, b.y) + H / 2 };
+  };
   const curve = (a, b) => `M${a.x + W},${a.y + H / 2} C${a.x + W + 60},${a.y + H / 2} ${b.x - 60},${b.y + H / 2} ${b.x},${b.y + H / 2}`;
   return html`<${Error_} error=${error} /><${Head} title="Who calls whom" cli="curl -s http://127.0.0.1:7070/v1/graph" />
     ${edges.length === 0 ? html`<p class="quiet">No calls in the last seconds.</p>` : html`
-    <svg class="graph" viewBox=${`0 0 ${Math.max(width, 500)} ${height}`} role="img" aria-label="service graph">
+    <svg class="graph" viewBox=${`0 0 ${width} ${height}`} style=${`max-width:${width}px`} role="img" aria-label="service graph">
       ${edges.map((e) => html`<path class=${'edge' + (e.failureRate > 0 ? ' bad' : '')} d=${curve(spots[e.source], spots[e.target])}
         stroke-width=${1 + Math.min(6, Math.log10(1 + e.rate) * 2)} />`)}
       ${Object.entries(spots).map(([n, s]) => html`<g><rect class="node" x=${s.x} y=${s.y} width=${W} height=${H} rx="8" />
         <text x=${s.x + W / 2} y=${s.y + 27} text-anchor="middle">${n.replace(/^default\//, '')}</text></g>`)}
-      ${edges.map((e) => { const a = spots[e.source], b = spots[e.target];
-        return html`<text class="label" text-anchor="middle" x=${(a.x + W + b.x) / 2} y=${(a.y + b.y) / 2 + H / 2 - 6}>${number(e.rate, 1)}/s</text>`; })}
+      ${edges.map((e) => { const at = along(spots[e.source], spots[e.target], 0.72);
+        return html`<text class="label" text-anchor="middle" x=${at.x} y=${at.y - 4}>${number(e.rate, 1)}/s</text>`; })}
     </svg>`}
     <table><thead><tr><th>From</th><th>To</th><th class="n">Requests/s</th><th class="n">Failures/s</th><th class="n">Mean ms</th><th class="n">Max ms</th></tr></thead>
     <tbody>${edges.map((e) => html`<tr><td>${e.source}</td><td>${e.target}</td><td class="n">${number(e.rate, 1)}</td>
