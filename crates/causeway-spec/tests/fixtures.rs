@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use causeway_model::{Kind, Object, Origin, Revision, Spec};
-use causeway_spec::{Code, Document, emit, parse, render};
+use causeway_spec::{Code, Document, Problem, emit, parse, render};
 
 fn fixtures(folder: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder);
@@ -33,13 +33,19 @@ fn object(document: &Document) -> Object {
     }
 }
 
+/// Problems, but for the one warning that good documents may get: probes of static endpoints are for a later version.
+fn unexpected(problems: &[Problem]) -> Vec<String> {
+    let is_probe = |problem: &Problem| problem.code == Code::NoEffect && problem.message.starts_with("health ");
+    problems.iter().filter(|problem| !is_probe(problem)).map(ToString::to_string).collect()
+}
+
 #[test]
 fn valid_documents_are_read_and_can_be_printed_and_applied_again() {
     let mut kinds = std::collections::BTreeSet::new();
     for path in fixtures("valid") {
         let (name, text) = read(&path);
         let parsed = parse(&name, &text);
-        let problems: Vec<String> = parsed.problems.iter().map(ToString::to_string).collect();
+        let problems: Vec<String> = unexpected(&parsed.problems);
         assert_eq!(problems, Vec::<String>::new(), "{name}");
         assert!(!parsed.documents.is_empty(), "{name}");
         for document in &parsed.documents {
@@ -50,7 +56,7 @@ fn valid_documents_are_read_and_can_be_printed_and_applied_again() {
                 assert!(again.has_errors() && !printed.contains("private"), "{printed}");
                 continue;
             }
-            assert_eq!(again.problems, [], "{printed}");
+            assert_eq!(unexpected(&again.problems), Vec::<String>::new(), "{printed}");
             assert_eq!(again.documents[0].spec, document.spec, "{printed}");
             assert_eq!(again.documents[0].written, document.written, "{printed}");
         }

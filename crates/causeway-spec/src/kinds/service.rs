@@ -151,6 +151,8 @@ fn probe(r: &mut Reader<'_>, at: &At<'_>) -> Option<HealthProbe> {
     let http_path = f.take("http").and_then(|at| text::request_path(r, &at));
     let (interval, timeout) = interval_and_timeout(r, &mut f);
     f.done(r);
+    let hint = "leave it out: the proxies eject an endpoint that fails calls; an instance that registers itself can have checks";
+    at.report(r, Code::NoEffect, "has no effect: static endpoints are not probed by this version", hint);
     Some(HealthProbe { http_path, interval, timeout })
 }
 
