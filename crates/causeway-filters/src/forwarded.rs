@@ -12,6 +12,9 @@ static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static UNTRUSTED: [HeaderName; 2] =
     [HeaderName::from_static("x-forwarded-port"), HeaderName::from_static("x-real-ip")];
 
+/// Fields that a gateway adds to a request.
+const FIELDS: usize = 8;
+
 /// Replaces what the client says of itself by what we see.
 #[derive(Debug)]
 pub struct Forwarded;
@@ -20,6 +23,8 @@ impl Filter for Forwarded {
     fn on_request(&self, exchange: &mut Exchange<'_>) -> Flow {
         let client = exchange.client;
         let headers = &mut exchange.request.headers;
+        // Room for what is set here and on the way: growing a small map twice costs more than all the rest.
+        headers.reserve(FIELDS);
         for name in &UNTRUSTED {
             headers.remove(name);
         }

@@ -20,6 +20,10 @@ use causeway_model::{
 use causeway_proxy::{Options, Proxy, Role};
 use tokio::sync::watch;
 
+/// As the product has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type AnyError = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), AnyError> {

@@ -30,6 +30,7 @@ pub(crate) async fn serve(proxy: Proxy, mut listener: Listener, scope: Scope) {
     tokio::pin!(stopped);
     loop {
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
             () = &mut stopped => return,
         };
@@ -43,7 +44,7 @@ pub(crate) async fn serve(proxy: Proxy, mut listener: Listener, scope: Scope) {
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(crate::limits::HEAD);
             let served = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::select! { _ = served => {}, () = cancelled => {} }
+            tokio::select! { biased; _ = served => {}, () = cancelled => {} }
             Ok(())
         });
     }

@@ -192,7 +192,9 @@ pub(crate) async fn deliver(
     let mut head = Some(head);
     let mut tried: Vec<u64> = Vec::new();
     for attempt in 0.. {
-        let begun = Instant::now();
+        // Without a body to read there is nothing between a request's beginning and its first attempt.
+        let is_first = attempt == 0 && matches!(body, Replay::Whole(None));
+        let begun = if is_first { settle.started } else { Instant::now() };
         let now = worker.shared.micros(begun);
         let endpoint = match group.pick(&tried, &worker.seed(), now) {
             Some(endpoint) => endpoint,

@@ -14,6 +14,7 @@
 mod admin;
 mod attempt;
 mod balance;
+mod bell;
 mod body;
 mod budget;
 mod config;

@@ -24,6 +24,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
+use crate::bell::Level;
 use crate::inlet::{Inlet, Way};
 use crate::limits;
 use crate::worker::Worker;
@@ -69,6 +70,7 @@ pub(crate) async fn keep(
             let _ = opened.send((opening.address, result.map_err(|error| error.to_string())));
         }
         tokio::select! {
+            biased;
             changed = wanted.changed() => if changed.is_err() { break },
             () = &mut stopped => break,
         }
@@ -82,7 +84,7 @@ fn open_one(worker: &Arc<Worker>, opening: &Opening) -> io::Result<Scope> {
     let (worker, opening, stop) = (worker.clone(), opening.clone(), scope.cancelled());
     scope.spawn("accept", OnFailure::Log, async move {
         let accepting = accept(&worker, &opening, listener);
-        tokio::select! { () = accepting => {}, () = stop => {} }
+        tokio::select! { biased; () = accepting => {}, () = stop => {} }
         Ok(())
     });
     Ok(scope)
@@ -108,14 +110,15 @@ async fn accept(worker: &Arc<Worker>, opening: &Opening, mut listener: Listener)
 }
 
 async fn serve_connection(worker: Arc<Worker>, opening: Opening, stream: Stream, peer: SocketAddr) {
-    let force = worker.scopes.force.cancelled();
+    let ended = worker.scopes.bell.rung(Level::End);
     tokio::select! {
+        biased;
         served = open_and_serve(worker, opening, stream, peer) => {
             if let Err(error) = served {
                 tracing::debug!(%error, %peer, "connection ended");
             }
         }
-        () = force => {}
+        () = ended => {}
     }
 }
 
@@ -167,7 +170,7 @@ async fn serve_stream<S>(worker: Arc<Worker>, inlet: Inlet, stream: S, is_h2: Op
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let finish = worker.scopes.connections.cancelled();
+    let finish = worker.scopes.bell.rung(Level::Finish);
     let inlet = Arc::new(inlet);
     let service = service_fn(move |request: Request<Incoming>| {
         let (worker, inlet) = (worker.clone(), inlet.clone());
@@ -183,6 +186,7 @@ where
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection, finish);
     let served = tokio::select! {
+        biased;
         served = connection.as_mut() => served,
         () = &mut finish => {
             connection.as_mut().graceful_shutdown();

@@ -69,13 +69,18 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let (mut passage, body) = accept(worker, inlet, request);
-    match pass(&mut passage, body).await {
+    match pass(worker, inlet, &mut passage, body).await {
         Ok(response) => record(passage, response),
         Err(reply) => record_reply(passage.settle, *reply),
     }
 }
 
-async fn pass(passage: &mut Passage, body: Incoming) -> Result<Response<Incoming>, Refused> {
+async fn pass(
+    worker: &Arc<Worker>,
+    inlet: &Inlet,
+    passage: &mut Passage,
+    body: Incoming,
+) -> Result<Response<Incoming>, Refused> {
     parse(passage)?;
     if passage.parts.method == Method::CONNECT {
         return Err(refuse(
@@ -83,10 +88,10 @@ async fn pass(passage: &mut Passage, body: Incoming) -> Result<Response<Incoming
             "CONNECT is taken only by a sidecar's outbound port",
         ));
     }
-    let route = route(passage).await?;
-    request_filters(passage, &route).await?;
-    let (service, port) = destination(passage, &route).await?;
-    let mut response = send(passage, &route, service, port, body).await?;
+    let route = route(worker, inlet, passage).await?;
+    request_filters(worker, inlet, passage, &route).await?;
+    let (service, port) = destination(worker, passage, &route).await?;
+    let mut response = send(worker, passage, &route, service, port, body).await?;
     response_filters(passage, &route, &mut response);
     Ok(response)
 }
@@ -148,7 +153,8 @@ fn read_form(parts: &mut request::Parts, way: &Way) -> Result<(), Ambiguous> {
     hop::check_framing(&parts.headers)?;
     let authority = Authority::of_request(&parts.uri, &parts.headers)?;
     let is_foreign_form = matches!(way, Way::Outbound) && parts.uri.authority().is_some();
-    if parts.uri.authority().is_some() || authority.host.as_ref().ends_with('.') {
+    let field = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    if parts.uri.authority().is_some() || !authority.is_canonical(field) {
         let host = match authority.port {
             Some(port) => format!("{}:{port}", authority.host),
             None => authority.host.clone().into_owned(),
@@ -200,9 +206,7 @@ pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
 
 // === route ===
 
-async fn route(passage: &mut Passage) -> Result<Route, Refused> {
-    let worker = passage.settle.worker.clone();
-    let inlet = passage.settle.inlet.clone();
+async fn route(worker: &Worker, inlet: &Inlet, passage: &mut Passage) -> Result<Route, Refused> {
     let route = match &inlet.way {
         Way::Gateway(door) => route_at_gateway(&worker.shared.plan.load(), *door, &passage.parts)?,
         Way::Inbound => {
@@ -216,7 +220,7 @@ async fn route(passage: &mut Passage) -> Result<Route, Refused> {
             let service = worker.shared.service(key).await.ok_or_else(|| unknown(&key.to_string()))?;
             route_in_mesh(&worker.shared.plan.load(), service, None, &passage.parts)?
         }
-        Way::Outbound => route_out(&worker, &passage.parts).await?,
+        Way::Outbound => route_out(worker, &passage.parts).await?,
     };
     passage.settle.rule = Some(route.rule.clone());
     Ok(route)
@@ -256,7 +260,7 @@ fn route_in_mesh(
     Ok(Route { rule, matched, target })
 }
 
-async fn route_out(worker: &Arc<Worker>, parts: &request::Parts) -> Result<Route, Refused> {
+async fn route_out(worker: &Worker, parts: &request::Parts) -> Result<Route, Refused> {
     let authority = host_of(parts).ok_or_else(|| refuse(ProxyError::HttpRequestError, "no host"))?;
     let port = authority.port;
     let Some(names) = mesh_names(&authority.host, &worker.shared.mesh_suffix, &worker.shared.namespace)
@@ -288,7 +292,7 @@ pub(crate) fn mesh_names(host: &str, suffix: &str, own: &Name) -> Option<Vec<Ser
 }
 
 fn host_of(parts: &request::Parts) -> Option<Authority<'_>> {
-    Authority::parse(parts.headers.get(HOST)?.to_str().ok()?).ok()
+    Some(Authority::of_canonical(parts.headers.get(HOST)?.to_str().ok()?))
 }
 
 fn query<'a>(parts: &'a request::Parts, host: &'a str) -> Query<'a> {
@@ -303,10 +307,13 @@ fn query<'a>(parts: &'a request::Parts, host: &'a str) -> Query<'a> {
 
 // === request filters ===
 
-async fn request_filters(passage: &mut Passage, route: &Route) -> Result<(), Refused> {
+async fn request_filters(
+    worker: &Worker,
+    inlet: &Inlet,
+    passage: &mut Passage,
+    route: &Route,
+) -> Result<(), Refused> {
     let Passage { parts, settle, .. } = passage;
-    let worker = settle.worker.clone();
-    let inlet = settle.inlet.clone();
     let mut exchange = Exchange {
         request: parts,
         client: &inlet.client,
@@ -343,11 +350,11 @@ async fn request_filters(passage: &mut Passage, route: &Route) -> Result<(), Ref
 
 /// The service that the request goes to; for a rule with several backends, one of them, by weight.
 async fn destination(
+    worker: &Worker,
     passage: &mut Passage,
     route: &Route,
 ) -> Result<(Option<Arc<Service>>, Option<u16>), Refused> {
     let Passage { parts, settle, choice: chosen_at, .. } = passage;
-    let worker = settle.worker.clone();
     let configuration = |why: &str| refuse(ProxyError::ProxyConfigurationError, why);
     match &route.target {
         Target::Foreign(_) => Ok((None, None)),
@@ -380,6 +387,7 @@ async fn destination(
 }
 
 async fn send(
+    worker: &Arc<Worker>,
     passage: &mut Passage,
     route: &Route,
     service: Option<Arc<Service>>,
@@ -387,7 +395,6 @@ async fn send(
     body: Incoming,
 ) -> Result<Response<Incoming>, Refused> {
     let Passage { parts, settle, upgrade, .. } = passage;
-    let worker = settle.worker.clone();
     let group = match (&route.target, &service) {
         (Target::Foreign(group), _) => group,
         (_, Some(service)) => service.group(port).ok_or_else(|| {
@@ -405,7 +412,7 @@ async fn send(
     let timeout = route.rule.timeout.filter(|timeout| !timeout.is_zero());
     let is_inbound = matches!(settle.inlet.way, Way::Inbound);
     let delivery = Delivery {
-        worker: &worker,
+        worker,
         group,
         number: service.as_ref().filter(|_| !is_inbound).map(|service| service.number),
         rule: &route.rule,

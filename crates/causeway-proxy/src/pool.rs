@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::bell::{Bell, Level};
 use crate::body::Outgoing;
 use crate::endpoint::{Endpoint, Transport};
 use crate::limits;
@@ -36,6 +37,7 @@ pub(crate) struct Pool {
     net: Net,
     tls: Option<Arc<MeshTls>>,
     scope: Scope,
+    bell: Bell,
     http1: Mutex<HashMap<u64, Vec<Idle>>>,
     http2: Mutex<HashMap<u64, Arc<Shared>>>,
 }
@@ -66,8 +68,8 @@ pub(crate) struct NoConnection {
 }
 
 impl Pool {
-    pub(crate) fn new(net: Net, tls: Option<Arc<MeshTls>>, scope: Scope) -> Self {
-        Pool { net, tls, scope, http1: Mutex::default(), http2: Mutex::default() }
+    pub(crate) fn new(net: Net, tls: Option<Arc<MeshTls>>, scope: Scope, bell: Bell) -> Self {
+        Pool { net, tls, scope, bell, http1: Mutex::default(), http2: Mutex::default() }
     }
 
     /// A connection to `endpoint`; `upgrades` asks for one of HTTP/1.1 of its own, whatever else is spoken there.
@@ -202,9 +204,9 @@ impl Pool {
 
     /// Runs a connection until its last sender is gone or the proxy ends; its errors reach those who wait for answers.
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-        let cancelled = self.scope.cancelled();
+        let ended = self.bell.rung(Level::End);
         self.scope.spawn("connection", OnFailure::Log, async move {
-            tokio::select! { _ = connection => {}, () = cancelled => {} }
+            tokio::select! { biased; _ = connection => {}, () = ended => {} }
             Ok(())
         });
     }

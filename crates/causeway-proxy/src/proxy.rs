@@ -21,6 +21,7 @@ use causeway_model::{Edge, Name, Revision, ServiceKey, TrafficReport};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::bell::{Bell, Level};
 use crate::config::{Options, Role, Sidecar};
 use crate::doors::{self, Doors};
 use crate::endpoint::Transport;
@@ -99,6 +100,7 @@ impl Proxy {
             connections: scope.child("connections"),
             upstream: scope.child("upstream"),
             force: scope.child("force"),
+            bell: Bell::default(),
         };
         let listening = match (&net, &role) {
             (_, Role::Client { .. }) => 0,
@@ -149,6 +151,12 @@ impl Proxy {
             });
         }
         proxy.wait_open(opened, stop).await?;
+        let (bell, cancelled) = (proxy.inner.scopes.bell.clone(), scope.cancelled());
+        scope.spawn("end", OnFailure::Log, async move {
+            cancelled.await;
+            bell.ring(Level::End);
+            Ok(())
+        });
         spawn(stop, "tidy", tidy(proxy.clone()));
         if let Some(listener) = admin {
             let admin_scope = scope.child("admin");
@@ -288,12 +296,13 @@ impl Proxy {
         let inner = &self.inner;
         inner.shared.is_draining.store(true, Relaxed);
         inner.scopes.accept.cancel();
+        inner.scopes.bell.ring(Level::Finish);
         let is_whole = inner.scopes.connections.shutdown(deadline).await;
         if let Some(sink) = &inner.shared.records {
             inner.workers.iter().for_each(|worker| worker.ledger.flush(sink));
         }
+        inner.scopes.bell.ring(Level::End);
         inner.scopes.force.cancel();
-        inner.scopes.upstream.cancel();
         is_whole
     }
 
@@ -310,7 +319,7 @@ impl Proxy {
 fn spawn(scope: &Scope, name: &str, task: impl Future<Output = ()> + Send + 'static) {
     let cancelled = scope.cancelled();
     scope.spawn(name, OnFailure::StopNode, async move {
-        tokio::select! { () = task => {}, () = cancelled => {} }
+        tokio::select! { biased; () = task => {}, () = cancelled => {} }
         Ok(())
     });
 }

@@ -66,8 +66,12 @@ impl Stamp {
     }
 }
 
+/// Room for most lines, made once a line.
+const LINE_BYTES: usize = 640;
+
 /// Appends a request's line.
 pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, settle: &Settle, took: Duration) {
+    out.reserve(LINE_BYTES);
     out.push(b'{');
     text(out, "time", time);
     text(out, "method", settle.method.as_str());
@@ -109,17 +113,18 @@ fn name(out: &mut Vec<u8>, name: &str) {
 fn text(out: &mut Vec<u8>, field: &str, value: &str) {
     name(out, field);
     out.push(b'"');
-    let mut rest = value;
-    while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\') || c.is_control()) {
-        out.extend_from_slice(&rest.as_bytes()[..at]);
-        match rest.as_bytes()[at] {
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ' | 0x7f);
+    let mut rest = value.as_bytes();
+    // Bytes beyond ASCII are parts of characters that JSON takes as they are.
+    while let Some(at) = rest.iter().position(is_special) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
             byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
             _ => out.push(b'?'),
         }
-        let next = rest[at..].chars().next().map_or(1, char::len_utf8);
-        rest = &rest[at + next..];
+        rest = &rest[at + 1..];
     }
-    out.extend_from_slice(rest.as_bytes());
+    out.extend_from_slice(rest);
     out.extend_from_slice(b"\",");
 }
 

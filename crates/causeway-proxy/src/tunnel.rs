@@ -16,6 +16,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
+use crate::bell::Level;
 use crate::body::Answer;
 use crate::inlet::Inlet;
 use crate::limits;
@@ -77,18 +78,19 @@ fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let scopes = settle.worker.scopes.clone();
-    let force = scopes.force.cancelled();
+    let ended = scopes.bell.rung(Level::End);
     scopes.connections.spawn("tunnel", OnFailure::Log, async move {
         let copy = async {
             let (client, mut service) = (client.await.map_err(std::io::Error::other)?, service.await?);
             let mut client = TokioIo::new(client);
             copy_bidirectional_with_sizes(&mut client, &mut service, COPY_BYTES, COPY_BYTES).await
         };
-        let ended = tokio::select! {
-            ended = copy => ended,
-            () = force => Err(std::io::ErrorKind::Interrupted.into()),
+        let copied = tokio::select! {
+            biased;
+            copied = copy => copied,
+            () = ended => Err(std::io::ErrorKind::Interrupted.into()),
         };
-        let trouble = match ended {
+        let trouble = match copied {
             Ok((_, to_client)) => {
                 settle.bytes = to_client;
                 ""

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::balance::Group;
+use crate::bell::Bell;
 use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
 use crate::ledger::Ledger;
 use crate::limits;
@@ -65,12 +66,14 @@ pub(crate) struct App {
 pub(crate) struct Scopes {
     /// Listeners.
     pub accept: Scope,
-    /// Connections that came in; its cancellation asks them to finish.
+    /// Connections that came in.
     pub connections: Scope,
     /// Connections to endpoints; ended with the worker.
     pub upstream: Scope,
-    /// Cancelled when the time to finish is over.
+    /// Cancelled when everything has ended or must.
     pub force: Scope,
+    /// Asks connections to finish, then to end.
+    pub bell: Bell,
 }
 
 /// One worker.
@@ -123,7 +126,8 @@ impl Shared {
 
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, seed: &Seed, scopes: Scopes) -> Arc<Self> {
-        let pool = Pool::new(shared.net.clone(), shared.tls.clone(), scopes.upstream.clone());
+        let pool =
+            Pool::new(shared.net.clone(), shared.tls.clone(), scopes.upstream.clone(), scopes.bell.clone());
         Arc::new(Worker {
             shared,
             pool,

@@ -51,6 +51,24 @@ impl<'a> Authority<'a> {
         Ok(Authority { host, port })
     }
 
+    /// Splits what [`Authority::parse`] accepted and gave back in this form.
+    pub fn of_canonical(text: &'a str) -> Self {
+        match text.rfind(':') {
+            Some(at) if !text[at..].contains(']') => {
+                Authority { host: Cow::Borrowed(&text[..at]), port: text[at + 1..].parse().ok() }
+            }
+            _ => Authority { host: Cow::Borrowed(text), port: None },
+        }
+    }
+
+    /// Whether `text` is this authority's one form.
+    pub fn is_canonical(&self, text: &str) -> bool {
+        matches!(self.host, Cow::Borrowed(_)) && !text.ends_with(':') && {
+            let end = self.host.len();
+            text.len() == end || text.as_bytes().get(end) == Some(&b':')
+        }
+    }
+
     /// The one host that a request names.
     ///
     /// # Errors
@@ -97,6 +115,11 @@ mod tests {
             ("a:", "a", None),
         ] {
             let read = Authority::parse(text).unwrap();
+            let is_canonical = read.is_canonical(text);
+            assert_eq!(is_canonical, !matches!(text, "Shop.Example.:80" | "a:"), "{text}");
+            if is_canonical {
+                assert_eq!(Authority::of_canonical(text), read);
+            }
             assert_eq!((read.host.as_ref(), read.port), (host, port), "{text}");
         }
         for wrong in ["", ":80", "a b", "u@a", "a:80:90", "a:70000", "a:-1", "a/b", "[::1", "ä", ".", "a%2e"]

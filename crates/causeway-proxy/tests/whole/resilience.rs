@@ -236,7 +236,7 @@ async fn a_drain_that_takes_too_long_is_cut_off() {
         assert!(!proxy.drain(Duration::from_secs(1)).await);
     };
     let (answer, ()) = tokio::join!(request, drain);
-    assert!(answer.is_err());
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 502), "cut off, or told so");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,114 @@
+//! Tells connections to finish, or to end at once, without costing the ones that run anything.
+//!
+//! In:    a level, rung once or raised.      Out: futures that resolve at their level.
+//! Owner: the proxy's handle rings; every connection holds one future.
+//! Invariant: polling a future of a bell that is silent reads one atomic that nobody writes: no lock, no shared line in motion
+//! (a `CancellationToken` takes its lock at each poll, and all connections of all workers share it).
+//! Not here: waiting for connections to end (`Scope`).
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+/// How urgent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Level {
+    /// Take nothing new, finish what runs.
+    Finish = 1,
+    /// End now.
+    End = 2,
+}
+
+/// A bell. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bell {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    level: AtomicU8,
+    next: AtomicU64,
+    wakers: Mutex<HashMap<u64, Waker>>,
+}
+
+/// Resolves when the bell has been rung at its level or above.
+pub(crate) struct Rung {
+    bell: Bell,
+    level: Level,
+    waker: Option<(u64, Waker)>,
+}
+
+impl Bell {
+    /// Rings; a lower level than before changes nothing.
+    pub(crate) fn ring(&self, level: Level) {
+        self.shared.level.fetch_max(level as u8, Ordering::SeqCst);
+        let wakers = std::mem::take(&mut *self.shared.wakers.lock());
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    /// A future of a level.
+    pub(crate) fn rung(&self, level: Level) -> Rung {
+        Rung { bell: self.clone(), level, waker: None }
+    }
+
+    fn is_rung(&self, level: Level) -> bool {
+        self.shared.level.load(Ordering::Acquire) >= level as u8
+    }
+}
+
+impl Future for Rung {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.bell.is_rung(this.level) {
+            return Poll::Ready(());
+        }
+        if let Some((_, waker)) = &this.waker
+            && waker.will_wake(cx.waker())
+        {
+            return Poll::Pending;
+        }
+        let shared = &this.bell.shared;
+        let key = this.waker.as_ref().map_or_else(|| shared.next.fetch_add(1, Ordering::Relaxed), |w| w.0);
+        this.waker = Some((key, cx.waker().clone()));
+        shared.wakers.lock().insert(key, cx.waker().clone());
+        // It may have been rung between the first look and the entry.
+        if this.bell.is_rung(this.level) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Rung {
+    fn drop(&mut self) {
+        if let Some((key, _)) = &self.waker {
+            self.bell.shared.wakers.lock().remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_level_wakes_its_own() {
+        let bell = Bell::default();
+        let (mut finish, mut end) = (bell.rung(Level::Finish), bell.rung(Level::End));
+        assert!(poll!(&mut finish).is_pending() && poll!(&mut end).is_pending());
+        bell.ring(Level::Finish);
+        assert!(poll!(&mut finish).is_ready() && poll!(&mut end).is_pending());
+        let waiting = async { end.await };
+        let ring = async { bell.ring(Level::End) };
+        tokio::join!(waiting, ring);
+        bell.rung(Level::Finish).await;
+        assert!(bell.shared.wakers.lock().is_empty(), "nothing is left behind");
+    }
+}
