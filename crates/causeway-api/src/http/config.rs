@@ -8,6 +8,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use causeway_events::Filter;
 use causeway_model::{Kind, Name, ObjectKey, Revision, Spec};
 use causeway_registry::{Applied, AppliedOutcome, Command, Proposed};
 use causeway_spec::{Document, Parsed};
@@ -102,23 +103,38 @@ fn source(headers: &HeaderMap) -> String {
 /// Those documents that can be run, and what is wrong with the others beyond their form.
 fn sound(documents: Vec<Document>) -> (Vec<Document>, Vec<String>) {
     let mut problems = Vec::new();
-    let documents = documents.into_iter().filter(|document| {
-        let found = unsound(document);
-        problems
-            .extend(found.iter().map(|problem| format!("{}: {}: {problem}", document.place, document.key)));
-        found.is_empty()
+    let documents = documents.into_iter().filter(|document| match unsound(document) {
+        None => true,
+        Some(flaws) => {
+            let say =
+                |text: &String| format!("{}: {}: {text} [{}]", document.place, document.key, flaws.code);
+            problems.extend(flaws.texts.iter().map(say));
+            false
+        }
     });
     (documents.collect(), problems)
 }
 
-/// What the room that is to run it says of a document.
-fn unsound(document: &Document) -> Vec<String> {
-    match &document.spec {
+/// Why a document of good form cannot be run.
+struct Flaws {
+    code: &'static str,
+    texts: Vec<String>,
+}
+
+/// What the room that is to run a document says of it.
+fn unsound(document: &Document) -> Option<Flaws> {
+    let flaws = match &document.spec {
         Spec::Saga(definition) => {
-            causeway_saga::validate(definition).iter().map(ToString::to_string).collect()
+            let texts = causeway_saga::validate(definition).iter().map(ToString::to_string).collect();
+            Flaws { code: "CW-1801", texts }
         }
-        _ => Vec::new(),
-    }
+        Spec::Subscription(subscription) => {
+            let error = subscription.filter.as_deref().and_then(|text| Filter::compile(text).err())?;
+            Flaws { code: error.code(), texts: vec![error.text().to_owned()] }
+        }
+        _ => return None,
+    };
+    (!flaws.texts.is_empty()).then_some(flaws)
 }
 
 fn proposed(document: Document) -> Proposed {
@@ -163,10 +179,9 @@ const fn word(outcome: &AppliedOutcome) -> &'static str {
 
 /// Writes one document; for paths whose body is a document's spec.
 pub(super) async fn write(door: &Door, document: Document) -> Result<(Revision, &'static str), Problem> {
-    let problems = unsound(&document);
-    if !problems.is_empty() {
-        let text = format!("{} cannot be run: {}", document.key, problems[0]);
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "CW-1801", text).with(problems));
+    if let Some(flaws) = unsound(&document) {
+        let text = format!("{} cannot be run: {}", document.key, flaws.texts[0]);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, flaws.code, text).with(flaws.texts));
     }
     let command = Command::Apply { objects: vec![proposed(document)], is_dry_run: false, prune: Vec::new() };
     let mut answer = door.registry.submit(command).await?;

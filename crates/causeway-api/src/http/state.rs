@@ -8,7 +8,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use causeway_events::Events;
-use causeway_model::Timestamp;
 use causeway_saga::Sagas;
 use causeway_xds::Hub;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -57,10 +56,6 @@ impl Door {
 
     pub(super) fn desk(&self) -> Result<&Desk, Problem> {
         self.rooms.desk.as_ref().ok_or_else(|| Problem::no_role("control"))
-    }
-
-    pub(super) fn now(&self) -> Timestamp {
-        self.rooms.clock.now().into()
     }
 
     /// A place for one more stream; kept as long as the stream is open.
