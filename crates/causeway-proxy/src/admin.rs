@@ -31,8 +31,8 @@ pub(crate) async fn serve(proxy: Proxy, mut listener: Listener, scope: Scope) {
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => accepted,
             () = &mut stopped => return,
+            accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else { continue };
         let (proxy, cancelled) = (proxy.clone(), scope.cancelled());
@@ -44,7 +44,7 @@ pub(crate) async fn serve(proxy: Proxy, mut listener: Listener, scope: Scope) {
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(crate::limits::HEAD);
             let served = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::select! { biased; _ = served => {}, () = cancelled => {} }
+            tokio::select! { biased; () = cancelled => {}, _ = served => {} }
             Ok(())
         });
     }

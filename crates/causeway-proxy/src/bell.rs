@@ -34,7 +34,7 @@ pub(crate) struct Bell {
 struct Shared {
     level: AtomicU8,
     next: AtomicU64,
-    wakers: Mutex<HashMap<u64, Waker>>,
+    wakers: Mutex<HashMap<u64, (Level, Waker)>>,
 }
 
 /// Resolves when the bell has been rung at its level or above.
@@ -48,8 +48,12 @@ impl Bell {
     /// Rings; a lower level than before changes nothing.
     pub(crate) fn ring(&self, level: Level) {
         self.shared.level.fetch_max(level as u8, Ordering::SeqCst);
-        let wakers = std::mem::take(&mut *self.shared.wakers.lock());
-        wakers.into_values().for_each(Waker::wake);
+        // Those who wait for a higher level stay entered: they will not enter again.
+        let rung: Vec<Waker> = {
+            let mut wakers = self.shared.wakers.lock();
+            wakers.extract_if(|_, (waits_for, _)| *waits_for <= level).map(|(_, (_, waker))| waker).collect()
+        };
+        rung.into_iter().for_each(Waker::wake);
     }
 
     /// A future of a level.
@@ -78,7 +82,7 @@ impl Future for Rung {
         let shared = &this.bell.shared;
         let key = this.waker.as_ref().map_or_else(|| shared.next.fetch_add(1, Ordering::Relaxed), |w| w.0);
         this.waker = Some((key, cx.waker().clone()));
-        shared.wakers.lock().insert(key, cx.waker().clone());
+        shared.wakers.lock().insert(key, (this.level, cx.waker().clone()));
         // It may have been rung between the first look and the entry.
         if this.bell.is_rung(this.level) { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -99,6 +103,27 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_lower_level_does_not_forget_who_waits_for_a_higher_one() {
+        let bell = Bell::default();
+        let mut end = Box::pin(bell.rung(Level::End));
+        let waits = std::future::poll_fn(|cx| {
+            let polled = end.as_mut().poll(cx);
+            match bell.shared.level.load(Ordering::Relaxed) {
+                0 => bell.ring(Level::Finish),
+                1 => bell.ring(Level::End),
+                _ => {}
+            }
+            if polled.is_pending() && bell.is_rung(Level::End) {
+                assert!(bell.shared.wakers.lock().is_empty(), "it was entered, and was woken");
+            } else if polled.is_pending() {
+                cx.waker().wake_by_ref();
+            }
+            polled
+        });
+        waits.await;
+    }
+
+    #[tokio::test]
     async fn each_level_wakes_its_own() {
         let bell = Bell::default();
         let (mut finish, mut end) = (bell.rung(Level::Finish), bell.rung(Level::End));
@@ -109,6 +134,7 @@ mod tests {
         let ring = async { bell.ring(Level::End) };
         tokio::join!(waiting, ring);
         bell.rung(Level::Finish).await;
+        drop(finish);
         assert!(bell.shared.wakers.lock().is_empty(), "nothing is left behind");
     }
 }

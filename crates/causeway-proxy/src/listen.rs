@@ -71,8 +71,8 @@ pub(crate) async fn keep(
         }
         tokio::select! {
             biased;
-            changed = wanted.changed() => if changed.is_err() { break },
             () = &mut stopped => break,
+            changed = wanted.changed() => if changed.is_err() { break },
         }
     }
 }
@@ -84,7 +84,7 @@ fn open_one(worker: &Arc<Worker>, opening: &Opening) -> io::Result<Scope> {
     let (worker, opening, stop) = (worker.clone(), opening.clone(), scope.cancelled());
     scope.spawn("accept", OnFailure::Log, async move {
         let accepting = accept(&worker, &opening, listener);
-        tokio::select! { biased; () = accepting => {}, () = stop => {} }
+        tokio::select! { biased; () = stop => {}, () = accepting => {} }
         Ok(())
     });
     Ok(scope)
@@ -113,12 +113,12 @@ async fn serve_connection(worker: Arc<Worker>, opening: Opening, stream: Stream,
     let ended = worker.scopes.bell.rung(Level::End);
     tokio::select! {
         biased;
+        () = ended => {}
         served = open_and_serve(worker, opening, stream, peer) => {
             if let Err(error) = served {
                 tracing::debug!(%error, %peer, "connection ended");
             }
         }
-        () = ended => {}
     }
 }
 
@@ -187,11 +187,11 @@ where
     tokio::pin!(connection, finish);
     let served = tokio::select! {
         biased;
-        served = connection.as_mut() => served,
         () = &mut finish => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        served = connection.as_mut() => served,
     };
     served.map_err(|error| io::Error::other(error.to_string()))
 }

@@ -206,7 +206,7 @@ impl Pool {
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
         let ended = self.bell.rung(Level::End);
         self.scope.spawn("connection", OnFailure::Log, async move {
-            tokio::select! { biased; _ = connection => {}, () = ended => {} }
+            tokio::select! { biased; () = ended => {}, _ = connection => {} }
             Ok(())
         });
     }

@@ -319,7 +319,7 @@ impl Proxy {
 fn spawn(scope: &Scope, name: &str, task: impl Future<Output = ()> + Send + 'static) {
     let cancelled = scope.cancelled();
     scope.spawn(name, OnFailure::StopNode, async move {
-        tokio::select! { biased; () = task => {}, () = cancelled => {} }
+        tokio::select! { biased; () = cancelled => {}, () = task => {} }
         Ok(())
     });
 }

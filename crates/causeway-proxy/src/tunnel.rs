@@ -87,8 +87,8 @@ fn run<S>(
         };
         let copied = tokio::select! {
             biased;
-            copied = copy => copied,
             () = ended => Err(std::io::ErrorKind::Interrupted.into()),
+            copied = copy => copied,
         };
         let trouble = match copied {
             Ok((_, to_client)) => {
