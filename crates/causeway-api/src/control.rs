@@ -58,6 +58,7 @@ impl Control {
             tokio::pin!(stop);
             loop {
                 let accepted = tokio::select! {
+                    biased;
                     () = &mut stop => return Ok::<(), Failure>(()),
                     accepted = listener.accept() => accepted,
                 };
@@ -109,6 +110,7 @@ impl Control {
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
         tokio::pin!(serving);
         tokio::select! {
+            biased;
             // An end by the peer or by the network is nobody's error; the streams' owners have noticed.
             _ = &mut serving => return,
             () = scope.cancelled() => {}
@@ -123,7 +125,7 @@ impl Control {
     async fn revoked(&self, serial: Option<Serial>) {
         let Some(serial) = serial else { return std::future::pending().await };
         let mut changes = self.registry.watch();
-        while !self.registry.issued(&serial).is_some_and(|issued| issued.revoked_at.is_some()) {
+        while self.registry.issued(&serial).is_none_or(|issued| issued.revoked_at.is_none()) {
             if changes.changed().await.is_err() {
                 return std::future::pending().await;
             }

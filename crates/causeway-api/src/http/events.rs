@@ -138,11 +138,13 @@ async fn follow(socket: WebSocket, mut tail: Tail) {
     let (mut write, mut read) = socket.split();
     loop {
         let message = tokio::select! {
-            event = tail.next() => event,
+            biased;
+            // First, so that a busy topic does not keep a close or a ping from being heard.
             heard = read.next() => match heard {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
             },
+            event = tail.next() => event,
         };
         let (message, is_last) = match message {
             Some(Ok(stored)) => (text(&stored), false),

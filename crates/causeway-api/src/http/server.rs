@@ -54,6 +54,7 @@ pub fn serve(mut listener: Listener, router: Router, scope: &Scope) {
                 Ok::<_, std::io::Error>((listener.accept().await?.0, place))
             };
             let accepted = tokio::select! {
+                biased;
                 () = &mut stop => break,
                 accepted = accepted => accepted,
             };
@@ -92,6 +93,7 @@ async fn connection(stream: Stream, router: Router, scope: &Scope) {
         builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
     tokio::select! {
+        biased;
         // An end by the peer or by the network is nobody's error.
         _ = &mut serving => return,
         () = scope.cancelled() => {}
