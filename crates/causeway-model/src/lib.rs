@@ -3,7 +3,7 @@
 //! In:    values checked by their constructors.     Out: the same values, and their CBOR form with numbered fields.
 //! Owner: nobody; every room above the ground speaks in these.
 //! Invariant: no serde, no tokio, no IO; a field's number (`#[n(_)]`) is never given to another field, an unknown field is
-//! skipped, an old record is read for ever (fixtures in `fixtures/` prove it).
+//! skipped, an old record is read for ever (`tests/fixtures.rs` proves it).
 //! Not here: the nouns as people write them, with line numbers (`causeway-spec`).
 //!
 //! ```text
