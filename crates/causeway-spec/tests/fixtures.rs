@@ -35,7 +35,8 @@ fn object(document: &Document) -> Object {
 
 /// Problems, but for the one warning that good documents may get: probes of static endpoints are for a later version.
 fn unexpected(problems: &[Problem]) -> Vec<String> {
-    let is_probe = |problem: &Problem| problem.code == Code::NoEffect && problem.message.starts_with("health ");
+    let is_probe =
+        |problem: &Problem| problem.code == Code::NoEffect && problem.message.starts_with("health ");
     problems.iter().filter(|problem| !is_probe(problem)).map(ToString::to_string).collect()
 }
 

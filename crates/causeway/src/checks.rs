@@ -38,7 +38,14 @@ const NEWS_MAX: usize = PROBES_MAX + REPORTS_MAX;
 const LATE_MIN: Duration = Duration::from_secs(1);
 
 /// Follows the registry's picture and runs the checks of its instances until `scope` ends.
-pub(crate) fn follow(registry: Registry, net: Net, clock: Clock, seed: Seed, metrics: &Shared, scope: &Scope) {
+pub(crate) fn follow(
+    registry: Registry,
+    net: Net,
+    clock: Clock,
+    seed: Seed,
+    metrics: &Shared,
+    scope: &Scope,
+) {
     let (say, news) = mpsc::channel(NEWS_MAX);
     let follower = Follower {
         pictures: registry.watch(),
@@ -135,7 +142,8 @@ impl Follower {
     }
 
     fn start_probes(&mut self) {
-        for Probe { id, kind, timeout, behind } in self.schedule.start(self.now(), PROBES_MAX - self.probing) {
+        for Probe { id, kind, timeout, behind } in self.schedule.start(self.now(), PROBES_MAX - self.probing)
+        {
             self.probing += 1;
             if behind > LATE_MIN {
                 self.metrics.late.inc();
@@ -162,14 +170,17 @@ impl Follower {
             let news = News::Reported { key: key.clone(), epoch, is_taken: false };
             let mut ticket = Ticket { say: self.say.clone(), news: Some(news) };
             self.scope.spawn("report", OnFailure::Log, async move {
-                match registry.submit(Command::Report { key: key.clone(), epoch: Some(epoch), health }).await {
+                match registry.submit(Command::Report { key: key.clone(), epoch: Some(epoch), health }).await
+                {
                     Ok(_) => {
                         if let Some(News::Reported { is_taken, .. }) = &mut ticket.news {
                             *is_taken = true;
                         }
                     }
                     // Gone or taken over: the picture says so. Not now: the next answer of the app tries again.
-                    Err(error) => tracing::debug!(instance = %key, %error, "a report of a check was not taken"),
+                    Err(error) => {
+                        tracing::debug!(instance = %key, %error, "a report of a check was not taken")
+                    }
                 }
                 Ok(())
             });

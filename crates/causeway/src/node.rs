@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::cli::{Role, Up};
 use crate::home::Home;
 use crate::house::{self, House};
-use crate::{documents, gateways, notify_ready};
+use crate::{checks, documents, gateways, notify_ready};
 
 /// How long each floor of the house may take to end.
 const FLOOR_END_MAX: Duration = Duration::from_secs(10);
@@ -138,6 +138,7 @@ async fn serve(up: &Up, floors: &Floors, home: &Home, store: &Store, clock: &Clo
     };
 
     // The doors.
+    checks::follow(registry.clone(), net.clone(), clock.clone(), seed.fork(), metrics, &floors.doors);
     let signals = Signals::new(registry.watch(), clock.clone(), causeway_xds::Options::new(home.lineage()?), metrics, &floors.doors);
     if let Some(listener) = control {
         let names = vec![up.listen_config.ip().to_string(), "localhost".to_owned()];

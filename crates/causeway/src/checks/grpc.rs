@@ -49,7 +49,8 @@ pub(super) fn judge(status: StatusCode, headers: &HeaderMap, trailers: &HeaderMa
     if status != StatusCode::OK {
         return Outcome::Failed(format!("answered {status}"));
     }
-    let said = |name: &str| trailers.get(name).or_else(|| headers.get(name)).and_then(|value| value.to_str().ok());
+    let said =
+        |name: &str| trailers.get(name).or_else(|| headers.get(name)).and_then(|value| value.to_str().ok());
     match said("grpc-status") {
         Some("0") => {}
         Some(code) => {

@@ -76,9 +76,12 @@ impl Prober {
 
     async fn http(&self, url: &str) -> Result<Outcome, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("{url:?} names no host"))?;
+        let host =
+            uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("{url:?} names no host"))?;
         let is_tls = uri.scheme_str() == Some("https");
-        let stream = self.reach(&format!("{host}:{}", uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }))).await?;
+        let stream = self
+            .reach(&format!("{host}:{}", uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 })))
+            .await?;
         // The port is said only where it is written, as everybody does; user and password are not passed on.
         let named = uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()))
@@ -91,7 +94,8 @@ impl Prober {
         if !is_tls {
             return http_status(stream, request).await;
         }
-        let name = ServerName::try_from(bare(host).to_owned()).map_err(|error| format!("{host:?}: {error}"))?;
+        let name =
+            ServerName::try_from(bare(host).to_owned()).map_err(|error| format!("{host:?}: {error}"))?;
         let secured = TlsConnector::from(self.tls.clone()).connect(name, stream).await;
         http_status(secured.map_err(|error| format!("TLS handshake with {host}: {error}"))?, request).await
     }
@@ -106,12 +110,14 @@ impl Prober {
             .header(header::USER_AGENT, USER_AGENT)
             .body(Full::new(grpc::question(service)))
             .map_err(|error| format!("cannot ask {target:?}: {error}"))?;
-        let (mut sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|error| in_words(&error))?;
         let exchange = async move {
             let answer = sender.send_request(request).await.map_err(|error| in_words(&error))?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| in_words(&*error))?;
+            let body =
+                Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| in_words(&*error))?;
             let trailers = body.trailers().cloned().unwrap_or_default();
             Ok(grpc::judge(head.status, &head.headers, &trailers, &body.to_bytes()))
         };
@@ -141,7 +147,8 @@ where
 {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_BYTES_MAX);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
+    let (mut sender, connection) =
+        builder.handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
     let exchange = async move {
         let answer = sender.send_request(request).await.map_err(|error| in_words(&error))?;
         let (status, body) = (answer.status(), answer.into_body());

@@ -170,7 +170,9 @@ impl Schedule {
             let old = before.as_mut().and_then(|watched| watched.take(check));
             let running = match old {
                 Some(old) if is_same => Running { id, ..old },
-                Some(old) => Running { at: old.at, is_first: old.is_first, ..Running::new(id, check, old.at) },
+                Some(old) => {
+                    Running { at: old.at, is_first: old.is_first, ..Running::new(id, check, old.at) }
+                }
                 None => {
                     let spread = interval(check).min(FIRST_MAX);
                     Running::new(id, check, now + spread.mul_f64(self.seed.unit()))
@@ -196,7 +198,9 @@ impl Schedule {
             let Some((at, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) else { break };
             self.due.pop_first();
             let Some((key, index)) = self.probes.get(&id) else { continue };
-            let Some(running) = self.instances.get_mut(key).and_then(|w| w.checks.get_mut(*index)) else { continue };
+            let Some(running) = self.instances.get_mut(key).and_then(|w| w.checks.get_mut(*index)) else {
+                continue;
+            };
             let interval = interval(&running.check);
             let mut wait = interval;
             if std::mem::take(&mut running.is_first) && interval > FIRST_MAX {
@@ -214,7 +218,9 @@ impl Schedule {
     /// A probe has ended; an answer for a check that is not run any more is dropped.
     pub(super) fn finish(&mut self, now: Duration, id: ProbeId, outcome: Outcome) {
         let Some((key, index)) = self.probes.get(&id) else { return };
-        let Some(running) = self.instances.get_mut(key).and_then(|w| w.checks.get_mut(*index)) else { return };
+        let Some(running) = self.instances.get_mut(key).and_then(|w| w.checks.get_mut(*index)) else {
+            return;
+        };
         running.take_in(outcome);
         running.at = running.at.max(now);
         self.due.insert((running.at, id));
@@ -238,8 +244,16 @@ impl Schedule {
 
     /// A report has ended; `shown` is what the picture says of the instance after it. One that was not taken is made again
     /// after the next answer of the app, which paces it.
-    pub(super) fn reported(&mut self, key: &InstanceKey, epoch: Epoch, is_taken: bool, shown: Option<Health>) {
-        let Some(watched) = self.instances.get_mut(key).filter(|watched| watched.epoch == epoch) else { return };
+    pub(super) fn reported(
+        &mut self,
+        key: &InstanceKey,
+        epoch: Epoch,
+        is_taken: bool,
+        shown: Option<Health>,
+    ) {
+        let Some(watched) = self.instances.get_mut(key).filter(|watched| watched.epoch == epoch) else {
+            return;
+        };
         watched.is_reporting = false;
         watched.shown = shown.unwrap_or(watched.shown);
         if is_taken {
@@ -290,7 +304,15 @@ impl Watched {
 
 impl Running {
     fn new(id: ProbeId, check: &Check, at: Duration) -> Self {
-        Running { id, check: check.clone(), at, is_first: true, failures: 0, verdict: None, why: String::new() }
+        Running {
+            id,
+            check: check.clone(),
+            at,
+            is_first: true,
+            failures: 0,
+            verdict: None,
+            why: String::new(),
+        }
     }
 
     fn take_in(&mut self, outcome: Outcome) {

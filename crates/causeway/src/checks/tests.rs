@@ -10,7 +10,7 @@ use causeway_registry::{Options, Registration};
 use causeway_store::{Faults, Store};
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
@@ -54,7 +54,10 @@ impl House {
     async fn until(&self, key: &InstanceKey, health: Health) {
         let mut watch = self.registry.watch();
         let shown = watch.wait_for(|picture| picture.instance(key).is_some_and(|i| i.health == health));
-        tokio::time::timeout(LONG, shown).await.unwrap_or_else(|_| panic!("{key} never became {health:?}")).unwrap();
+        tokio::time::timeout(LONG, shown)
+            .await
+            .unwrap_or_else(|_| panic!("{key} never became {health:?}"))
+            .unwrap();
     }
 
     /// A number of the exposition.
@@ -92,7 +95,9 @@ impl App {
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
             scope.spawn("app", OnFailure::Log, async move {
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
                 Ok(())
             });
         });
@@ -135,12 +140,14 @@ async fn an_http_check_follows_the_status_and_no_redirect() {
     let key = house.register("a", &[CheckKind::Http("http://10.0.0.5/healthz?deep=1".to_owned())]).await;
     assert_eq!(house.health(&key), Health::Passing, "nobody has asked it yet");
     house.until(&key, Health::Critical).await;
-    for (status, health) in [(204, Health::Passing), (429, Health::Warning), (302, Health::Critical), (200, Health::Passing)] {
+    for (status, health) in
+        [(204, Health::Passing), (429, Health::Warning), (302, Health::Critical), (200, Health::Passing)]
+    {
         app.turn(status);
         house.until(&key, health).await;
     }
     let (path, headers) = app.asked.lock().unwrap()[0].clone();
-    assert_eq!((path.as_str(), &headers["host"]), ("/healthz?deep=1", "10.0.0.5"));
+    assert_eq!((path.as_str(), headers["host"].as_bytes()), ("/healthz?deep=1", &b"10.0.0.5"[..]));
     assert!(headers["user-agent"].to_str().unwrap().starts_with("causeway-check/"));
     assert!(elsewhere.asked.lock().unwrap().is_empty());
 }
@@ -158,6 +165,41 @@ async fn one_report_per_transition_whatever_the_number_of_answers() {
     assert_eq!(house.count("causeway_checks_reports_total{outcome=\"taken\"}"), 1);
     assert_eq!(house.registry.snapshot().revision(), revision.next());
     assert_eq!(house.health(&key), Health::Critical);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_https_check_takes_any_certificate_but_not_any_status() {
+    let house = House::new();
+    let made = rcgen::generate_simple_self_signed(["elsewhere.example".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let status = Arc::new(Mutex::new(200_u16));
+    let said = status.clone();
+    serve(&house, "10.0.0.5:443", move |stream, scope| {
+        let (acceptor, said) = (acceptor.clone(), said.clone());
+        scope.spawn("app", OnFailure::Log, async move {
+            let service = service_fn(move |_: Request<Incoming>| {
+                let status = *said.lock().unwrap();
+                let answer =
+                    Response::builder().status(status).body(Full::new(Bytes::from_static(b"so so"))).unwrap();
+                async move { Ok::<_, std::convert::Infallible>(answer) }
+            });
+            let stream = TokioIo::new(acceptor.accept(stream).await?);
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await;
+            Ok(())
+        });
+    });
+    let key = house.register("a", &[CheckKind::Http("https://10.0.0.5/healthz".to_owned())]).await;
+    house.until_count("causeway_checks_probes_total{kind=\"http\",outcome=\"passed\"}", 3).await;
+    *status.lock().unwrap() = 500;
+    house.until(&key, Health::Critical).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,10 +232,12 @@ async fn a_grpc_check_asks_for_the_service_that_it_names() {
             async move {
                 let path = request.uri().path().to_owned();
                 let asked = request.into_body().collect().await.unwrap().to_bytes();
-                let is_right = path == "/grpc.health.v1.Health/Check" && asked.ends_with(b"\x0a\x09shop.Cart");
+                let is_right =
+                    path == "/grpc.health.v1.Health/Check" && asked.ends_with(b"\x0a\x09shop.Cart");
                 let code = if is_right { "0" } else { "5" };
                 let answer = Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, *status.lock().unwrap()]);
-                let trailers = [("grpc-status".parse().unwrap(), code.parse().unwrap())].into_iter().collect();
+                let trailers =
+                    [("grpc-status".parse().unwrap(), code.parse().unwrap())].into_iter().collect();
                 let frames = Full::new(answer).with_trailers(async move { Some(Ok(trailers)) });
                 Ok::<_, std::convert::Infallible>(Response::new(frames))
             }

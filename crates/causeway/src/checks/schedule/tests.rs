@@ -118,7 +118,11 @@ fn check_answers(health: Health, answers: &[Outcome], expected: &[Option<Health>
 fn only_transitions_are_reported_and_one_failure_is_none() {
     use Health::{Critical, Passing, Warning};
     check_answers(Passing, &[passed(), passed(), failed(), passed(), failed()], &[None; 5]);
-    check_answers(Passing, &[failed(), failed(), failed(), passed()], &[None, Some(Critical), None, Some(Passing)]);
+    check_answers(
+        Passing,
+        &[failed(), failed(), failed(), passed()],
+        &[None, Some(Critical), None, Some(Passing)],
+    );
     check_answers(Critical, &[passed(), passed()], &[Some(Passing), None]);
     check_answers(Critical, &[failed(), failed(), failed()], &[None; 3]);
     check_answers(Passing, &[warned(), warned(), passed()], &[Some(Warning), None, Some(Passing)]);
@@ -207,9 +211,9 @@ fn first_probes_are_spread_and_the_pace_is_kept() {
     let everyone: Vec<Instance> =
         (0..1000).map(|n| instance(&format!("i{n}"), 1, Health::Passing, &[check(80, 5 * SECOND)])).collect();
     schedule.see_all(Duration::ZERO, everyone.iter());
-    let mut starts: HashMap<ProbeId, Vec<Duration>> = HashMap::new();
+    let mut starts: BTreeMap<ProbeId, Vec<Duration>> = BTreeMap::new();
     let tick = Duration::from_millis(100);
-    for now in (0..200).map(|n| tick * n) {
+    for now in (0..=200).map(|n| tick * n) {
         let probes = schedule.start(now, usize::MAX);
         assert!(probes.len() <= 50, "{} of 1000 at {now:?}, where 20 are fair", probes.len());
         for probe in probes {
@@ -243,7 +247,10 @@ fn rare_checks_are_made_soon_and_then_spread_over_their_interval() {
 #[test]
 fn what_was_missed_is_not_made_up_for_and_the_longest_due_go_first() {
     let mut schedule = Schedule::new(Seed::from_number(1));
-    let everyone = [instance("a", 1, Health::Passing, &[check(80, SECOND)]), instance("b", 1, Health::Passing, &[check(80, SECOND)])];
+    let everyone = [
+        instance("a", 1, Health::Passing, &[check(80, SECOND)]),
+        instance("b", 1, Health::Passing, &[check(80, SECOND)]),
+    ];
     schedule.see_all(Duration::ZERO, everyone.iter());
     let now = 60 * SECOND;
     let [first] = schedule.start(now, 1).try_into().unwrap();
@@ -309,7 +316,10 @@ fn a_check_that_stays_keeps_what_it_knows() {
     let mut world = World::new(Health::Passing, &[check(80, SECOND)]);
     world.answer(failed());
     assert_eq!(world.answer(failed()), Some(Health::Critical));
-    world.instance = Instance { health: Health::Critical, ..instance("a", 1, Health::Critical, &[check(81, SECOND), check(80, SECOND)]) };
+    world.instance = Instance {
+        health: Health::Critical,
+        ..instance("a", 1, Health::Critical, &[check(81, SECOND), check(80, SECOND)])
+    };
     world.show();
     assert_eq!(world.settle(), None);
     let asked = loop {
