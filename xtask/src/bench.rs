@@ -35,7 +35,8 @@ const USAGE: &str = "cargo xtask bench NAME [FLAG VALUE]...
              --flips 100  --gateway node|proxy (both when not given)
   store, saga, registry     the rooms' own measurements, beside the disk's fdatasync
              --dir DIR (a directory on the disk that is meant; target/bench when not given)
-  proxy, idle and change take --causeway: a built `causeway` binary; `example` for the data path alone (proxy, idle);
+  proxy, idle and change take --causeway: a built `causeway` (or `bench_proxy`) by path; `example` for the data
+             path alone (proxy, idle);
              when not given the release binary is built, and if it does not build, the example";
 
 /// Runs the bench of that name.

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::child::Child;
 use super::flags::Flags;
@@ -17,6 +17,9 @@ use super::tools;
 
 /// Everybody, in the order of measuring.
 pub const ALL: [&str; 4] = ["causeway", "haproxy", "nginx", "envoy"];
+
+/// The example that is Causeway's data path alone.
+const EXAMPLE: &str = "bench_proxy";
 
 /// What is spoken on both sides of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +51,15 @@ pub enum Causeway {
 impl Causeway {
     /// From `--causeway`; builds what is needed.
     pub fn from_flags(flags: &mut Flags) -> Result<Causeway> {
-        let example =
-            || tools::build(&["-p", "causeway-proxy", "--example", "bench_proxy"]).map(Causeway::Example);
+        let example = || tools::build(&["-p", "causeway-proxy", "--example", EXAMPLE]).map(Causeway::Example);
         match flags.take("causeway").as_deref() {
             Some("example") => example(),
-            Some(path) => Ok(Causeway::Binary(std::fs::canonicalize(path)?)),
+            Some(path) => {
+                let path = std::fs::canonicalize(path).with_context(|| format!("looking for {path}"))?;
+                let is_example =
+                    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(EXAMPLE));
+                Ok(if is_example { Causeway::Example(path) } else { Causeway::Binary(path) })
+            }
             None => match tools::build(&["-p", "causeway", "--bin", "causeway"]) {
                 Ok(path) => Ok(Causeway::Binary(path)),
                 Err(error) => {

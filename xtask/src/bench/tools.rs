@@ -95,8 +95,8 @@ pub fn build(target: &[&str]) -> Result<PathBuf> {
     ensure!(output.status.success(), "cargo build --release {}: {}", target.join(" "), output.status);
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executables = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
-    executables.last().ok_or_else(|| anyhow!("cargo build {} made no executable", target.join(" ")))
+    let mut executables = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
+    executables.next_back().ok_or_else(|| anyhow!("cargo build {} made no executable", target.join(" ")))
 }
 
 /// The kernel and the number of CPUs, for the head of a table.
