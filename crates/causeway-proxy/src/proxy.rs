@@ -157,7 +157,7 @@ impl Proxy {
             bell.ring(Level::End);
             Ok(())
         });
-        spawn(stop, "tidy", tidy(proxy.clone()));
+        spawn(stop, "tidy", tidy(proxy.inner.caller.clone()));
         if let Some(listener) = admin {
             let admin_scope = scope.child("admin");
             let serving = admin::serve(proxy.clone(), listener, admin_scope.clone());
@@ -334,9 +334,13 @@ fn start_worker(
     scopes: &Scopes,
 ) -> Result<(), Error> {
     let listening = listen::keep(worker.clone(), wanted, opened);
+    let tidying = tidy(worker.clone());
     let accept = scopes.accept.clone();
     match net {
-        Net::Memory(_) => spawn(&accept, "worker", listening),
+        Net::Memory(_) => {
+            spawn(&accept, "worker", listening);
+            spawn(&scopes.force, "tidy", tidying);
+        }
         Net::Tcp => {
             let force = scopes.force.clone();
             let runtime =
@@ -344,6 +348,7 @@ fn start_worker(
             let run = move || {
                 runtime.block_on(async move {
                     spawn(&accept, "worker", listening);
+                    spawn(&force, "tidy", tidying);
                     force.cancelled().await;
                 });
             };
@@ -357,17 +362,20 @@ fn start_worker(
 }
 
 /// Hands records over and closes idle connections, now and then.
-async fn tidy(proxy: Proxy) {
+///
+/// It runs on the worker's own runtime for a second reason: tokio wakes its driver with a system call whenever a timer is set
+/// that is due before all others. With this one pending no request's time limit ever is (measured: one write a request less).
+async fn tidy(worker: Arc<Worker>) {
     let mut since = Duration::ZERO;
     loop {
         tokio::time::sleep(limits::RECORD_BATCH_AGE).await;
         since += limits::RECORD_BATCH_AGE;
-        if let Some(sink) = &proxy.shared().records {
-            proxy.workers().iter().for_each(|worker| worker.ledger.flush(sink));
+        if let Some(sink) = &worker.shared.records {
+            worker.ledger.flush(sink);
         }
         if since > limits::IDLE / 4 {
             since = Duration::ZERO;
-            proxy.workers().iter().for_each(|worker| worker.pool.tidy());
+            worker.pool.tidy();
         }
     }
 }

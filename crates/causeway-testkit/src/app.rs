@@ -135,12 +135,12 @@ impl App {
                         let service = service_fn(move |request| app.clone().serve(request));
                         let builder = auto::Builder::new(TokioExecutor::new());
                         let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-                        tokio::select! { _ = served => {}, () = ended => {} }
+                        tokio::select! { biased; () = ended => {}, _ = served => {} }
                         Ok(())
                     });
                 }
             };
-            tokio::select! { () = accept => {}, () = ended => {} }
+            tokio::select! { biased; () = ended => {}, () = accept => {} }
             Ok(())
         });
     }

@@ -252,6 +252,7 @@ impl Driver {
         loop {
             let link = self.link.clone();
             let conduit = tokio::select! {
+                biased;
                 conduit = link.conduit() => conduit,
                 word = self.heard.recv() => match word {
                     Some(word) => { self.wish.hear(word); continue }

@@ -165,6 +165,7 @@ impl Keeper {
                     tracing::info!(%address, "connected to the control plane");
                     self.publish.send_replace(Some(Conduit { number, sender }));
                     let is_wanted = tokio::select! {
+                        biased;
                         ended = connection => {
                             let why = ended.err().map(|error| error.to_string()).unwrap_or_default();
                             tracing::warn!(%address, why, "the connection to the control plane is lost");

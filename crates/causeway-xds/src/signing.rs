@@ -87,6 +87,7 @@ pub async fn sign(
             Ok((sender, connection)) => {
                 let conduit = Conduit::once(sender);
                 let answer = tokio::select! {
+                    biased;
                     answer = ask(&conduit, csr_der.clone(), Some(token)) => answer,
                     _ = connection => Err(unreachable(format!("{address}: the connection was lost"))),
                 };
