@@ -265,7 +265,7 @@ async fn try_once(
     begun: Instant,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let limit = attempt_end(delivery, begun);
-    let checkout = delivery.worker.pool.checkout(endpoint, delivery.upgrades, is_retry);
+    let checkout = delivery.worker.pool.checkout(endpoint, delivery.upgrades, is_retry, begun);
     let mut lease = checkout.await.map_err(|none| Failure {
         error: none.error,
         details: none.details,

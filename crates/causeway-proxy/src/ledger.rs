@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use causeway_model::{ServiceKey, Timestamp};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::endpoint::Micros;
@@ -114,8 +115,8 @@ impl Ledger {
     }
 
     /// Writes an ended request down.
-    pub(crate) fn enter(&self, worker: &Worker, settle: &Settle) {
-        let took = settle.started.elapsed();
+    pub(crate) fn enter(&self, worker: &Worker, settle: &Settle, ended: Instant) {
+        let took = ended.saturating_duration_since(settle.started);
         let micros = took.as_micros() as Micros;
         let mut pages = self.pages.lock();
         let is_inbound = matches!(settle.inlet.way, Way::Inbound);
@@ -138,7 +139,7 @@ impl Ledger {
             pages.keep_failure(worker, settle);
         }
         if let Some(sink) = &worker.shared.records {
-            pages.record(worker, settle, took, sink);
+            pages.record(worker.shared.wall(ended), settle, took, sink);
         }
     }
 
@@ -223,8 +224,7 @@ impl Pages {
         });
     }
 
-    fn record(&mut self, worker: &Worker, settle: &Settle, took: Duration, sink: &Sink) {
-        let now = worker.shared.clock.now().into();
+    fn record(&mut self, now: Timestamp, settle: &Settle, took: Duration, sink: &Sink) {
         records::write_line(&mut self.batch, self.stamp.at(now), settle, took);
         self.batch_lines += 1;
         if self.batch.len() >= RECORD_BATCH_BYTES {
@@ -236,7 +236,9 @@ impl Pages {
         if self.batch.is_empty() {
             return;
         }
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(RECORD_BATCH_BYTES + 1024));
+        // A worker with little traffic keeps a small buffer.
+        let room = self.batch.len().next_power_of_two();
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(room));
         let lines = std::mem::take(&mut self.batch_lines);
         if !sink.offer(batch) {
             self.dropped += lines;

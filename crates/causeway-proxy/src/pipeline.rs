@@ -498,3 +498,36 @@ fn refuse(error: ProxyError, details: &str) -> Refused {
 fn unknown(name: &str) -> Refused {
     refuse(ProxyError::DestinationNotFound, &format!("no service {name} is known to the mesh"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<'a, F: Future>(
+        _: impl FnOnce(&'a Arc<Worker>, &'a Arc<Inlet>, Request<Incoming>) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_requests_future_stays_small() {
+        // Every connection holds room for one, idle or not.
+        let size = size_of_future(serve);
+        assert!(size <= 4096, "{size} bytes");
+    }
+
+    #[test]
+    fn mesh_names_mean_services() {
+        let own = Name::default_namespace();
+        let check = |host: &str, expected: &[&str]| {
+            let names = mesh_names(host, ".mesh", &own).unwrap_or_default();
+            assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{host}");
+        };
+        check("cart.mesh", &["default/cart"]);
+        check("cart.shop.mesh", &["shop/cart", "default/cart.shop"]);
+        check("s.g.shop.mesh", &["shop/s.g", "default/s.g.shop"]);
+        check("cart.example", &[]);
+        assert!(mesh_names("cartmesh", ".mesh", &own).is_none());
+        assert!(mesh_names(".mesh", ".mesh", &own).is_some_and(|names| names.is_empty()));
+    }
+}

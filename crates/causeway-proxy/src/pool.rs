@@ -7,6 +7,7 @@
 //! Not here: which endpoint (`balance`), what a failure means (`attempt`).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +39,29 @@ pub(crate) struct Pool {
     tls: Option<Arc<MeshTls>>,
     scope: Scope,
     bell: Bell,
-    http1: Mutex<HashMap<u64, Vec<Idle>>>,
-    http2: Mutex<HashMap<u64, Arc<Shared>>>,
+    http1: Mutex<HashMap<u64, Vec<Idle>, ById>>,
+    http2: Mutex<HashMap<u64, Arc<Shared>, ById>>,
+}
+
+/// Endpoints' numbers are ours and count up: they are their own hash.
+type ById = BuildHasherDefault<Identity>;
+
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The map takes its tag from the highest bits, so the low ones are spread there.
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
 }
 
 struct Idle {
@@ -81,10 +103,11 @@ impl Pool {
         endpoint: &Endpoint,
         upgrades: bool,
         is_retry: bool,
+        now: Instant,
     ) -> Result<Lease, NoConnection> {
         match (&endpoint.transport, upgrades) {
             // A retry takes a new connection: where one idle connection had ended, its neighbours may have too.
-            (Transport::Http1, false) => match (!is_retry).then(|| self.idle(endpoint.id)).flatten() {
+            (Transport::Http1, false) => match (!is_retry).then(|| self.idle(endpoint.id, now)).flatten() {
                 Some(sender) => Ok(Lease::Http1 { sender, id: endpoint.id, is_reused: true }),
                 None => self.connect_http1(endpoint).await,
             },
@@ -94,14 +117,14 @@ impl Pool {
     }
 
     /// Takes a connection back after a whole answer.
-    pub(crate) fn give_back(&self, id: u64, sender: http1::SendRequest<Outgoing>) {
+    pub(crate) fn give_back(&self, id: u64, sender: http1::SendRequest<Outgoing>, now: Instant) {
         if sender.is_closed() {
             return;
         }
         let mut http1 = self.http1.lock();
         let idle = http1.entry(id).or_default();
         if idle.len() < limits::IDLE_PER_ENDPOINT_MAX {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: now });
         }
     }
 
@@ -118,7 +141,7 @@ impl Pool {
     }
 
     /// The youngest idle connection: old ones are left to end. One that still settles its last answer is passed over.
-    fn idle(&self, id: u64) -> Option<http1::SendRequest<Outgoing>> {
+    fn idle(&self, id: u64, now: Instant) -> Option<http1::SendRequest<Outgoing>> {
         let mut http1 = self.http1.lock();
         let idle = http1.get_mut(&id)?;
         let mut at = idle.len();
@@ -129,7 +152,7 @@ impl Pool {
             } else if idle[at].sender.is_ready() {
                 let Idle { sender, since } = idle.remove(at);
                 // The one before it is older still.
-                return (since.elapsed() < limits::IDLE).then_some(sender);
+                return (now.saturating_duration_since(since) < limits::IDLE).then_some(sender);
             }
         }
         None

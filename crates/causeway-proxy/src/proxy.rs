@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -81,6 +81,7 @@ impl Proxy {
             net: net.clone(),
             clock,
             origin,
+            wall_at_origin: AtomicU64::new(0),
             tls: credentials.map(|credentials| Arc::new(MeshTls::new(credentials))),
             namespace: source.namespace.clone(),
             mesh_suffix: format!(".{}", options.mesh_suffix),
@@ -92,6 +93,7 @@ impl Proxy {
             outgoing: vec![Arc::new(Caller)],
             is_draining: AtomicBool::new(false),
         });
+        shared.renew_wall();
         if let Role::Sidecar(sidecar) = &role {
             sidecar.upstreams.iter().for_each(|(key, _)| shared.want(key));
         }
@@ -376,6 +378,7 @@ async fn tidy(worker: Arc<Worker>) {
         if since > limits::IDLE / 4 {
             since = Duration::ZERO;
             worker.pool.tidy();
+            worker.shared.renew_wall();
         }
     }
 }

@@ -41,20 +41,21 @@ impl Settle {
     /// Settles; `trouble` says how the answer's body ended when not well.
     pub(crate) fn done(mut self: Box<Self>, trouble: &'static str) {
         drop(self.in_flight.take());
+        let ended = Instant::now();
         match (trouble, self.lent.take()) {
-            ("", Some((id, sender))) => self.worker.pool.give_back(id, sender),
+            ("", Some((id, sender))) => self.worker.pool.give_back(id, sender, ended),
             // A connection with an unread answer cannot be used again: it is closed by dropping it.
             (_, lent) => drop(lent),
         }
         if self.reason.is_empty() {
             self.reason = trouble;
         }
-        self.write_down();
+        self.write_down(ended);
     }
 
-    fn write_down(&mut self) {
+    fn write_down(&mut self, ended: Instant) {
         self.is_done = true;
-        self.worker.ledger.enter(&self.worker, self);
+        self.worker.ledger.enter(&self.worker, self, ended);
     }
 }
 
@@ -63,7 +64,7 @@ impl Drop for Settle {
     fn drop(&mut self) {
         if !self.is_done {
             self.reason = "client_left";
-            self.write_down();
+            self.write_down(Instant::now());
         }
     }
 }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use causeway_base::net::Net;
 use causeway_base::{Clock, Scope, Seed};
 use causeway_filters::Chain;
-use causeway_model::{Name, Revision, ServiceKey};
+use causeway_model::{Name, Revision, ServiceKey, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub net: Net,
     pub clock: Clock,
     pub origin: Instant,
+    /// Wall-clock time at a moment, renewed now and then: milliseconds since 1970 at `origin`.
+    pub wall_at_origin: AtomicU64,
     pub tls: Option<Arc<MeshTls>>,
     /// Namespace in which a mesh name without one is looked up.
     pub namespace: Name,
@@ -91,6 +93,18 @@ impl Shared {
     /// Microseconds since the proxy started.
     pub(crate) fn micros(&self, at: Instant) -> Micros {
         at.saturating_duration_since(self.origin).as_micros() as Micros
+    }
+
+    /// Wall-clock time of a moment, without asking the clock again.
+    pub(crate) fn wall(&self, at: Instant) -> Timestamp {
+        Timestamp::from_millis(self.wall_at_origin.load(Relaxed) + self.micros(at) / 1000)
+    }
+
+    /// Follows the wall clock where it was set.
+    pub(crate) fn renew_wall(&self) {
+        let since = self.micros(Instant::now()) / 1000;
+        let now = Timestamp::from(self.clock.now()).as_millis();
+        self.wall_at_origin.store(now.saturating_sub(since), Relaxed);
     }
 
     /// Asks the control plane for a service, once.
