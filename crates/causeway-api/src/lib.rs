@@ -10,6 +10,7 @@ pub mod control;
 pub mod http;
 pub mod presence;
 pub mod signer;
+pub mod sound;
 pub mod traffic;
 
 pub use control::Control;

@@ -2,7 +2,7 @@
 //!
 //! In:    a request that names a service.      Out: its answer, or why there is none.
 //! Owner: implemented by `causeway-proxy` (mesh: balancer, mTLS, retries) and `causeway-events`; the roof hands them down.
-//! Invariant: no room opens a connection to a service by itself.
+//! Invariant: no room opens a connection to a service by itself; only health checks, which ask one instance, go straight to it.
 //! Not here: how an endpoint is chosen (`causeway-proxy`), how an event is kept (`causeway-events`).
 
 use std::future::Future;

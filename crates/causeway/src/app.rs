@@ -116,10 +116,14 @@ pub(crate) async fn stop(child: &mut Child, within: Duration) -> Option<ExitStat
 /// Says so when the app can be reached past its sidecar: it listens on more than loopback.
 pub(crate) fn warn_of_open_port(port: u16) {
     let open = ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        std::fs::read_to_string(table).is_ok_and(|text| text.lines().skip(1).any(|line| listens_openly(line, port)))
+        std::fs::read_to_string(table)
+            .is_ok_and(|text| text.lines().skip(1).any(|line| listens_openly(line, port)))
     });
     if open {
-        tracing::warn!(port, "the app listens on an address other than loopback: others can reach it past its sidecar; bind it to 127.0.0.1");
+        tracing::warn!(
+            port,
+            "the app listens on an address other than loopback: others can reach it past its sidecar; bind it to 127.0.0.1"
+        );
     }
 }
 
@@ -128,7 +132,8 @@ fn listens_openly(line: &str, port: u16) -> bool {
     let mut words = line.split_whitespace().skip(1);
     let (Some(local), _, Some("0A")) = (words.next(), words.next(), words.next()) else { return false };
     let Some((address, local_port)) = local.split_once(':') else { return false };
-    let is_loopback = (address.len() == 8 && address.ends_with("7F")) || address == "00000000000000000000000001000000";
+    let is_loopback =
+        (address.len() == 8 && address.ends_with("7F")) || address == "00000000000000000000000001000000";
     u16::from_str_radix(local_port, 16) == Ok(port) && !is_loopback
 }
 
@@ -138,7 +143,8 @@ mod tests {
 
     #[test]
     fn open_ports_are_told_from_loopback() {
-        let line = |address: &str| format!("   0: {address}:2328 00000000:0000 0A 00000000:00000000 00:00000000");
+        let line =
+            |address: &str| format!("   0: {address}:2328 00000000:0000 0A 00000000:00000000 00:00000000");
         assert!(listens_openly(&line("00000000"), 9000));
         assert!(!listens_openly(&line("0100007F"), 9000));
         assert!(!listens_openly(&line("00000000"), 9001));

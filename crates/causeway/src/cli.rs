@@ -17,7 +17,13 @@ use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, Va
 #[command(name = "causeway", version, propagate_version = true, max_term_width = 110)]
 pub(crate) struct Cli {
     /// Where the node's API is, for the verbs that talk to one
-    #[arg(long, global = true, env = "CAUSEWAY_API", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "CAUSEWAY_API",
+        default_value = "http://127.0.0.1:7070",
+        value_name = "URL"
+    )]
     pub(crate) api: String,
     /// What to log, in tracing's directive syntax
     #[arg(long, global = true, env = "CAUSEWAY_LOG", default_value = "info", value_name = "FILTER")]
@@ -185,7 +191,13 @@ pub(crate) struct Join {
     #[command(flatten)]
     pub(crate) namespace: Namespace,
     /// The node's configuration stream; may be given several times
-    #[arg(long, env = "CAUSEWAY_CONTROL", default_value = "127.0.0.1:7071", value_delimiter = ',', value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "CAUSEWAY_CONTROL",
+        default_value = "127.0.0.1:7071",
+        value_delimiter = ',',
+        value_name = "ADDR"
+    )]
     pub(crate) control: Vec<String>,
     /// Join token; asked for at the node's API when it is on this machine
     #[arg(long, env = "CAUSEWAY_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -475,8 +487,10 @@ pub(crate) fn parse() -> Result<Cli> {
 
 /// Makes each key of the file the default of the flag of that name, in every verb that has it.
 fn with_settings(mut command: Command, path: &Path) -> Result<Command> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read settings {}", path.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("settings {} are not TOML", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read settings {}", path.display()))?;
+    let table: toml::Table =
+        text.parse().with_context(|| format!("settings {} are not TOML", path.display()))?;
     for (key, value) in table {
         let value = match value {
             toml::Value::String(text) => vec![text],
@@ -486,7 +500,10 @@ fn with_settings(mut command: Command, path: &Path) -> Result<Command> {
         let mut is_known = false;
         command = set_default(command, &key.replace('-', "_"), &value, &mut is_known);
         if !is_known {
-            bail!("settings {}: no flag is called {key:?} (keys are the flags' names, such as data-dir)", path.display());
+            bail!(
+                "settings {}: no flag is called {key:?} (keys are the flags' names, such as data-dir)",
+                path.display()
+            );
         }
     }
     Ok(command)
@@ -501,7 +518,7 @@ fn set_default(command: Command, id: &str, value: &[String], is_known: &mut bool
     let command = if has {
         *is_known = true;
         let value = value.to_vec();
-        command.mut_arg(id.to_owned(), |arg| arg.default_values(value))
+        command.mut_arg(id, |arg| arg.default_values(value))
     } else {
         command
     };

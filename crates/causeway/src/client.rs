@@ -26,10 +26,9 @@ pub(crate) struct Client {
     http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
-/// An answer: status, headers, body.
+/// An answer: status and body.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -45,25 +44,37 @@ impl Client {
         Ok(Client { base: base.trim_end_matches('/').to_owned(), http })
     }
 
-    /// The API's address, `http://host:port`.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
-    }
-
     /// Sends a request and gives the answer whatever its status.
-    pub(crate) async fn send(&self, method: Method, path: &str, headers: HeaderMap, body: Bytes, wait: Duration) -> Result<Answer> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base)).body(Full::new(body))?;
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        wait: Duration,
+    ) -> Result<Answer> {
+        let mut request =
+            Request::builder().method(method).uri(format!("{}{path}", self.base)).body(Full::new(body))?;
         request.headers_mut().extend(headers);
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|error| {
-                let hint = if error.is_connect() { " (is a node running? start one with `causeway up`)" } else { "" };
+                let hint = if error.is_connect() {
+                    " (is a node running? start one with `causeway up`)"
+                } else {
+                    ""
+                };
                 anyhow!("cannot reach the API at {}: {}{hint}", self.base, chain(&error))
             })?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|e| anyhow!("reading the answer: {e}"))?;
-            Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+            let body = Limited::new(body, ANSWER_BYTES_MAX)
+                .collect()
+                .await
+                .map_err(|e| anyhow!("reading the answer: {e}"))?;
+            Ok(Answer { status: head.status, body: body.to_bytes() })
         };
-        tokio::time::timeout(wait + ANSWER_WAIT, exchange).await.map_err(|_| anyhow!("the API at {} did not answer", self.base))?
+        tokio::time::timeout(wait + ANSWER_WAIT, exchange)
+            .await
+            .map_err(|_| anyhow!("the API at {} did not answer", self.base))?
     }
 
     /// Sends JSON and reads JSON; a failing status becomes an error with the node's code and text.
@@ -72,7 +83,13 @@ impl Client {
     }
 
     /// The same for a call that the node may answer as late as `wait`.
-    pub(crate) async fn json_waiting(&self, method: Method, path: &str, body: Option<&Value>, wait: Duration) -> Result<Value> {
+    pub(crate) async fn json_waiting(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wait: Duration,
+    ) -> Result<Value> {
         let mut headers = HeaderMap::new();
         let bytes = match body {
             Some(body) => {
@@ -90,13 +107,20 @@ impl Client {
             .uri(format!("{}{path}", self.base))
             .header("accept", "text/event-stream")
             .body(Full::new(Bytes::new()))?;
-        let answer = self.http.request(request).await.map_err(|error| anyhow!("cannot reach the API: {}", chain(&error)))?;
+        let answer = self
+            .http
+            .request(request)
+            .await
+            .map_err(|error| anyhow!("cannot reach the API: {}", chain(&error)))?;
         if answer.status().is_success() {
             return Ok(answer.into_body());
         }
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|e| anyhow!("reading the answer: {e}"))?;
-        Err(Answer { status: head.status, headers: head.headers, body: body.to_bytes() }.problem())
+        let body = Limited::new(body, ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|e| anyhow!("reading the answer: {e}"))?;
+        Err(Answer { status: head.status, body: body.to_bytes() }.problem())
     }
 }
 
@@ -115,7 +139,11 @@ impl Answer {
     /// What went wrong, in the node's own words (RFC 9457 problem+json).
     pub(crate) fn problem(&self) -> anyhow::Error {
         let Ok(problem) = serde_json::from_slice::<Value>(&self.body) else {
-            return anyhow!("the API answered {}: {}", self.status, String::from_utf8_lossy(&self.body).trim());
+            return anyhow!(
+                "the API answered {}: {}",
+                self.status,
+                String::from_utf8_lossy(&self.body).trim()
+            );
         };
         let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
         let mut lines = match problem["detail"].as_str() {

@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
+use causeway_base::Clock;
 use causeway_base::net::Net;
 use causeway_base::outbound::Pending;
-use causeway_base::Clock;
-use causeway_identity::{Credentials, Expected, control_service, mesh_client_config, pinned_client_config, unnamed_server};
+use causeway_identity::{
+    Credentials, Expected, control_service, mesh_client_config, pinned_client_config, unnamed_server,
+};
 use causeway_xds::{Dial, Io};
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
@@ -40,7 +42,10 @@ impl Dial for ControlDial {
             for resolved in tokio::net::lookup_host(&address).await? {
                 match net.connect(resolved).await {
                     Ok(stream) => {
-                        let stream = TlsConnector::from(tls).connect(unnamed_server(), stream).await.map_err(in_words)?;
+                        let stream = TlsConnector::from(tls)
+                            .connect(unnamed_server(), stream)
+                            .await
+                            .map_err(in_words)?;
                         return Ok(Box::new(stream) as Box<dyn Io>);
                     }
                     Err(error) => last = error,

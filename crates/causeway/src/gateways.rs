@@ -21,7 +21,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Follows the picture until `scope` ends, then drains every gateway.
 pub(crate) fn follow(house: &House, up: &Up, traffic: &Traffic, seed: &Seed, scope: &Scope) {
     let (house, traffic, seed) = (house.clone(), traffic.clone(), seed.fork());
-    let (wanted_workers, access_log, drain) = (up.data_path.workers, up.data_path.access_log.clone(), up.drain.drain);
+    let (wanted_workers, access_log, drain) =
+        (up.data_path.workers, up.data_path.access_log.clone(), up.drain.drain);
     let (stop, all) = (scope.cancelled(), scope.clone());
     scope.spawn("follow", OnFailure::StopNode, async move {
         let mut pictures = house.registry.watch();
@@ -71,6 +72,8 @@ pub(crate) fn follow(house: &House, up: &Up, traffic: &Traffic, seed: &Seed, sco
 }
 
 fn wanted(picture: &Snapshot) -> Vec<ServiceKey> {
-    let ours = picture.objects_of(Kind::Gateway).filter(|object| matches!(&object.spec, Spec::Gateway(g) if g.class == CLASS));
+    let ours = picture
+        .objects_of(Kind::Gateway)
+        .filter(|object| matches!(&object.spec, Spec::Gateway(g) if g.class == CLASS));
     ours.map(|object| ServiceKey::new(object.key.namespace.clone(), object.key.name.clone())).collect()
 }

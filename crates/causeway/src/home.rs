@@ -50,11 +50,18 @@ impl Home {
     pub(crate) fn authorities(&self, trust_domain: &TrustDomain, clock: &Clock) -> Result<Authorities> {
         let now = clock.now().into();
         let mut all = Vec::new();
-        for entry in std::fs::read_dir(self.dir.join("ca")).context("cannot read the CA's directory [CW-2010]")? {
+        for entry in
+            std::fs::read_dir(self.dir.join("ca")).context("cannot read the CA's directory [CW-2010]")?
+        {
             let certificate = entry?.path();
             if certificate.extension().is_some_and(|e| e == "crt") {
-                let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
-                all.push(CertAuthority::from_pem(&read(&certificate)?, &read(&certificate.with_extension("key"))?)?);
+                let read = |path: &Path| {
+                    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+                };
+                all.push(CertAuthority::from_pem(
+                    &read(&certificate)?,
+                    &read(&certificate.with_extension("key"))?,
+                )?);
             }
         }
         if all.is_empty() {
@@ -65,7 +72,10 @@ impl Home {
         let mut authorities = Authorities::new(all)?;
         if authorities.all()[0].trust_domain() != trust_domain {
             let (has, wanted) = (authorities.all()[0].trust_domain().as_str(), trust_domain.as_str());
-            bail!("{} is for trust domain {has:?}, not {wanted:?}: a data directory keeps its own [CW-2011]", self.dir.display());
+            bail!(
+                "{} is for trust domain {has:?}, not {wanted:?}: a data directory keeps its own [CW-2011]",
+                self.dir.display()
+            );
         }
         if authorities.wants_successor(now) {
             let successor = CertAuthority::generate(trust_domain, now);
@@ -87,7 +97,8 @@ impl Home {
         let path = self.dir.join(name);
         let beside = path.with_extension("new");
         let write = || {
-            let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+            let mut file =
+                OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&beside, &path)?;

@@ -45,7 +45,13 @@ impl DataPath {
 
 impl House {
     /// Gets an identity and keeps it fresh.
-    pub(crate) async fn credentials(&self, service: ServiceKey, names: Vec<String>, seed: Seed, scope: &Scope) -> Result<Credentials> {
+    pub(crate) async fn credentials(
+        &self,
+        service: ServiceKey,
+        names: Vec<String>,
+        seed: Seed,
+        scope: &Scope,
+    ) -> Result<Credentials> {
         let mut renew = Own { desk: self.desk.clone(), service: service.clone(), names };
         let credentials = enroll(&mut renew, &service, None, &self.clock).await?;
         Rotator::start(credentials.clone(), renew, seed, scope);

@@ -82,7 +82,9 @@ async fn perform(cli: Cli) -> Result<ExitCode> {
         Verb::Apply(apply) => apply::apply(&client()?, apply).await?,
         Verb::Check { paths } => apply::check(&paths)?,
         Verb::Get(get) => get::get(&client()?, get).await?,
-        Verb::Delete { kind, name, namespace } => apply::delete(&client()?, &kind, &namespace.namespace, &name).await?,
+        Verb::Delete { kind, name, namespace } => {
+            apply::delete(&client()?, &kind, &namespace.namespace, &name).await?
+        }
         Verb::Wait { rev, timeout } => wait::wait(&client()?, rev, timeout).await?,
         Verb::Explain { code } => explain::explain(&code)?,
         Verb::Token(TokenVerb::Create { name, namespace, ttl }) => {

@@ -90,15 +90,25 @@ pub(crate) async fn run(up: Up) -> Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(up: &Up, floors: &Floors, home: &Home, store: &Store, clock: &Clock, metrics: &Metrics) -> Result<()> {
+async fn serve(
+    up: &Up,
+    floors: &Floors,
+    home: &Home,
+    store: &Store,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<()> {
     let has = |role: Role| up.roles.contains(&role) || up.roles.contains(&Role::All);
     if !has(Role::Registry) {
-        bail!("a node without the registry role has nothing to show yet: add `registry` to --roles [CW-2007]");
+        bail!(
+            "a node without the registry role has nothing to show yet: add `registry` to --roles [CW-2007]"
+        );
     }
     let (seed, net) = (Seed::from_entropy(), Net::tcp());
     // Listeners first: a port that is taken is said before anything else is done.
     let api = bind(&net, "API", up.listen_api)?;
-    let control = has(Role::Control).then(|| bind(&net, "configuration stream", up.listen_config)).transpose()?;
+    let control =
+        has(Role::Control).then(|| bind(&net, "configuration stream", up.listen_config)).transpose()?;
     if !up.listen_api.ip().is_loopback() || !up.listen_config.ip().is_loopback() {
         bail!(
             "the API and the configuration stream listen on loopback only in this version: {} and {} were asked for [CW-2008]",
@@ -107,13 +117,20 @@ async fn serve(up: &Up, floors: &Floors, home: &Home, store: &Store, clock: &Clo
         );
     }
 
-    let registry = Registry::open(store.clone(), clock.clone(), causeway_registry::Options::default(), metrics, &floors.registry)?;
+    let registry = Registry::open(
+        store.clone(),
+        clock.clone(),
+        causeway_registry::Options::default(),
+        metrics,
+        &floors.registry,
+    )?;
     let problems = documents::follow(up.config.clone(), registry.clone(), &floors.doors).await?;
 
     let trust_domain = TrustDomain::new(&up.trust_domain)?;
     let authorities = home.authorities(&trust_domain, clock)?;
     let desk = Desk::new(authorities, trust_domain, registry.clone(), clock.clone(), up.cert_ttl);
-    let house = House { desk: desk.clone(), clock: clock.clone(), net: net.clone(), registry: registry.clone() };
+    let house =
+        House { desk: desk.clone(), clock: clock.clone(), net: net.clone(), registry: registry.clone() };
     let traffic = Traffic::new(clock.clone());
 
     // The house's own callers, then the rooms that call.
@@ -121,7 +138,13 @@ async fn serve(up: &Up, floors: &Floors, home: &Home, store: &Store, clock: &Clo
         true => {
             let outbound = caller(&house, "events", &traffic, seed.fork(), floors).await?;
             let snapshot = registry.watch();
-            let options = causeway_events::Options { store: store.clone(), clock: clock.clone(), seed: seed.fork(), snapshot, outbound };
+            let options = causeway_events::Options {
+                store: store.clone(),
+                clock: clock.clone(),
+                seed: seed.fork(),
+                snapshot,
+                outbound,
+            };
             Some(Events::open(options, metrics, &floors.workers))
         }
         false => None,
@@ -131,7 +154,18 @@ async fn serve(up: &Up, floors: &Floors, home: &Home, store: &Store, clock: &Clo
             let outbound = caller(&house, "sagas", &traffic, seed.fork(), floors).await?;
             let doors = causeway_saga::Doors { outbound, publish: Arc::new(events.clone()) };
             let options = causeway_saga::Options::default();
-            Some(Sagas::open(store.clone(), clock.clone(), seed.fork(), doors, options, metrics, &floors.workers).await?)
+            Some(
+                Sagas::open(
+                    store.clone(),
+                    clock.clone(),
+                    seed.fork(),
+                    doors,
+                    options,
+                    metrics,
+                    &floors.workers,
+                )
+                .await?,
+            )
         }
         (true, None) => bail!("the role sagas needs the role events: a saga's step may publish [CW-2007]"),
         (false, _) => None,
@@ -139,7 +173,13 @@ async fn serve(up: &Up, floors: &Floors, home: &Home, store: &Store, clock: &Clo
 
     // The doors.
     checks::follow(registry.clone(), net.clone(), clock.clone(), seed.fork(), metrics, &floors.doors);
-    let signals = Signals::new(registry.watch(), clock.clone(), causeway_xds::Options::new(home.lineage()?), metrics, &floors.doors);
+    let signals = Signals::new(
+        registry.watch(),
+        clock.clone(),
+        causeway_xds::Options::new(home.lineage()?),
+        metrics,
+        &floors.doors,
+    );
     if let Some(listener) = control {
         let names = vec![up.listen_config.ip().to_string(), "localhost".to_owned()];
         let credentials = house.credentials(control_service(), names, seed.fork(), &floors.doors).await?;
@@ -184,7 +224,8 @@ async fn serve(up: &Up, floors: &Floors, home: &Home, store: &Store, clock: &Clo
 }
 
 fn bind(net: &Net, what: &str, address: SocketAddr) -> Result<Listener> {
-    net.bind(address, BindOptions::default()).with_context(|| format!("cannot bind the {what} to {address} [CW-2009]"))
+    net.bind(address, BindOptions::default())
+        .with_context(|| format!("cannot bind the {what} to {address} [CW-2009]"))
 }
 
 /// The way out for one of the house's rooms, as its own identity.

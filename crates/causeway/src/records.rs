@@ -19,5 +19,7 @@ pub(crate) fn sink(wanted: &str) -> Result<Option<Box<dyn Write + Send>>> {
 
 /// Data-path threads: as wanted, or one for each core.
 pub(crate) fn workers(wanted: Option<usize>) -> usize {
-    wanted.filter(|wanted| *wanted > 0).unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    wanted
+        .filter(|wanted| *wanted > 0)
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

@@ -17,8 +17,8 @@ use causeway_base::scope::Failure;
 use causeway_base::{Clock, OnFailure, Scope, Seed};
 use causeway_identity::{Credentials, Issued, JoinToken, Renew, RenewError, Rotator, enroll};
 use causeway_model::{
-    Epoch, Health, Instance, InstanceId, InstanceKey, Lease, Lifecycle, Locality, MeshAddress, Name, Origin, Revision, ServiceKey,
-    Timestamp,
+    Epoch, Health, Instance, InstanceId, InstanceKey, Lease, Lifecycle, Locality, MeshAddress, Name, Origin,
+    Revision, ServiceKey, Timestamp,
 };
 use causeway_proxy::Proxy;
 use causeway_xds::{Client as PictureClient, ClientConfig, Dial, Hold, Link, Picture, Signed};
@@ -71,7 +71,9 @@ pub(crate) async fn proxy(api: &str, gateway: Option<String>, app: App, join: Jo
     let part = match (gateway, &app.name) {
         (Some(name), _) => Part::Gateway(Name::new(&name)?),
         (None, Some(_)) => Part::Sidecar(Box::new(app)),
-        (None, None) => bail!("`proxy` wants --gateway NAME, or --name SERVICE (with --port when the app takes calls)"),
+        (None, None) => {
+            bail!("`proxy` wants --gateway NAME, or --name SERVICE (with --port when the app takes calls)")
+        }
     };
     Process::start(api, part, join).await?.serve(None).await
 }
@@ -91,16 +93,27 @@ impl Process {
     async fn start(api: &str, part: Part, join: Join) -> Result<Process> {
         let (clock, seed, scope) = (Clock::system(), Seed::from_entropy(), Scope::root("proxy"));
         let service = match &part {
-            Part::Sidecar(app) => ServiceKey::parse(&join.namespace.namespace, app.name.as_deref().unwrap_or_default())?,
+            Part::Sidecar(app) => {
+                ServiceKey::parse(&join.namespace.namespace, app.name.as_deref().unwrap_or_default())?
+            }
             Part::Gateway(name) => ServiceKey::new(Name::new(&join.namespace.namespace)?, name.clone()),
         };
         let kept = Arc::new(StateDir::open(&state_dir(&part, &join, &service))?);
-        let me = kept.me().filter(|me| InstanceId::new(&me.instance).is_ok()).unwrap_or_else(|| new_self(&part, &service, &seed));
+        let me = kept
+            .me()
+            .filter(|me| InstanceId::new(&me.instance).is_ok())
+            .unwrap_or_else(|| new_self(&part, &service, &seed));
         let instance = InstanceId::new(&me.instance)?;
 
         // Identity.
         let credentials = identity(api, &join, &service, &kept, &clock).await?;
-        let link = Link::start(join.control.clone(), Arc::new(ControlDial::member(Net::tcp(), &credentials)), &clock, &seed, &scope);
+        let link = Link::start(
+            join.control.clone(),
+            Arc::new(ControlDial::member(Net::tcp(), &credentials)),
+            &clock,
+            &seed,
+            &scope,
+        );
         let renew = OverLink { link: link.clone() };
         Rotator::start(credentials.clone(), renew, seed.fork(), &scope);
         keep_identity(&credentials, &kept, &link, &scope);
@@ -158,7 +171,8 @@ impl Process {
             records: records::sink(&join.data_path.access_log)?,
         };
         let proxy = Proxy::start(options, &scope).await.map_err(|error| anyhow!("{error}"))?;
-        let (inbound, outbound, admin) = (proxy.inbound_address(), proxy.outbound_address(), proxy.admin_address());
+        let (inbound, outbound, admin) =
+            (proxy.inbound_address(), proxy.outbound_address(), proxy.admin_address());
         kept.keep_me(&Self_ { instance: me.instance, inbound, outbound, admin });
         tracing::info!(%service, %instance, addresses = ?proxy.addresses(), ?inbound, ?outbound, ?admin, "the proxy serves");
         report_traffic(&proxy, &hold, &scope);
@@ -190,9 +204,13 @@ impl Process {
         };
         if app.port.is_some() && ended.is_none() {
             match tokio::time::timeout(WITHDRAW_MAX, self.hold.withdraw()).await {
-                Ok(Ok(known)) => tracing::info!(revision = %known.revision, lagging = known.lagging, "withdrawn"),
+                Ok(Ok(known)) => {
+                    tracing::info!(revision = %known.revision, lagging = known.lagging, "withdrawn")
+                }
                 Ok(Err(error)) => tracing::info!(%error, "not withdrawn"),
-                Err(_) => tracing::warn!("the node did not acknowledge the withdrawal; draining all the same"),
+                Err(_) => {
+                    tracing::warn!("the node did not acknowledge the withdrawal; draining all the same")
+                }
             }
         }
         let code = match (ended, child) {
@@ -322,7 +340,8 @@ fn new_self(part: &Part, service: &ServiceKey, seed: &Seed) -> Self_ {
 fn upstreams(part: &Part, service: &ServiceKey) -> Result<Vec<(ServiceKey, SocketAddr)>> {
     let Part::Sidecar(app) = part else { return Ok(vec![]) };
     let read = |text: &String| {
-        let (name, port) = text.split_once(':').with_context(|| format!("--upstream {text:?} is not NAME:LOCAL_PORT"))?;
+        let (name, port) =
+            text.split_once(':').with_context(|| format!("--upstream {text:?} is not NAME:LOCAL_PORT"))?;
         let port = port.parse().with_context(|| format!("--upstream {text:?}: {port:?} is not a port"))?;
         Ok((ServiceKey::new(service.namespace.clone(), Name::new(name)?), loopback(port)))
     };
@@ -358,8 +377,16 @@ fn proxy_role(
 }
 
 /// The identity of the last run while it is good, or a new one by a join token.
-async fn identity(api: &str, join: &Join, service: &ServiceKey, kept: &StateDir, clock: &Clock) -> Result<Credentials> {
-    let last = kept.read(IDENTITY).and_then(|bytes| Credentials::from_pem(&String::from_utf8_lossy(&bytes), clock.clone()).ok());
+async fn identity(
+    api: &str,
+    join: &Join,
+    service: &ServiceKey,
+    kept: &StateDir,
+    clock: &Clock,
+) -> Result<Credentials> {
+    let last = kept
+        .read(IDENTITY)
+        .and_then(|bytes| Credentials::from_pem(&String::from_utf8_lossy(&bytes), clock.clone()).ok());
     if let Some(last) = last.filter(|last| last.id().service == *service && !last.is_expired()) {
         return Ok(last);
     }
@@ -382,14 +409,26 @@ async fn identity(api: &str, join: &Join, service: &ServiceKey, kept: &StateDir,
 
 /// A token that the node does not take will not be taken a moment later either.
 fn is_final(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<causeway_identity::Error>().is_some_and(|e| e.kind() == causeway_identity::ErrorKind::Token))
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<causeway_identity::Error>()
+            .is_some_and(|e| e.kind() == causeway_identity::ErrorKind::Token)
+    })
 }
 
 async fn join_once(api: &str, join: &Join, service: &ServiceKey, clock: &Clock) -> Result<Credentials> {
     let text = match &join.token {
         Some(token) => token.clone(),
         // On the node's own machine: its API on loopback makes one.
-        None => token::create(&Client::new(api)?, service.namespace.as_str(), service.name.as_str(), OWN_TOKEN_TTL).await?,
+        None => {
+            token::create(
+                &Client::new(api)?,
+                service.namespace.as_str(),
+                service.name.as_str(),
+                OWN_TOKEN_TTL,
+            )
+            .await?
+        }
     };
     let token = JoinToken::parse(&text)?;
     let dial = ControlDial::newcomer(Net::tcp(), token.root_sha256(), clock);
@@ -436,7 +475,8 @@ fn issued(signed: Signed) -> Issued {
 
 /// Keeps each new certificate on disk, and makes the control connection anew with it.
 fn keep_identity(credentials: &Credentials, kept: &Arc<StateDir>, link: &Link, scope: &Scope) {
-    let (credentials, kept, link, stop) = (credentials.clone(), kept.clone(), link.clone(), scope.cancelled());
+    let (credentials, kept, link, stop) =
+        (credentials.clone(), kept.clone(), link.clone(), scope.cancelled());
     let mut changes = credentials.subscribe();
     scope.spawn("keep-identity", OnFailure::Log, async move {
         tokio::pin!(stop);

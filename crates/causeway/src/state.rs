@@ -39,7 +39,11 @@ impl StateDir {
     /// # Errors
     /// When another process uses it, or it cannot be made.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot make {}", dir.display()))?;
         let path = dir.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
@@ -70,7 +74,8 @@ impl StateDir {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         let (path, beside) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_data()?;
         std::fs::rename(&beside, &path)

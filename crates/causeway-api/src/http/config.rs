@@ -8,8 +8,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use causeway_events::Filter;
-use causeway_model::{Kind, Name, ObjectKey, Revision, Spec};
+use causeway_model::{Kind, Name, ObjectKey, Revision};
 use causeway_registry::{Applied, AppliedOutcome, Command, Proposed};
 use causeway_spec::{Document, Parsed};
 use http::{HeaderMap, StatusCode};
@@ -20,9 +19,10 @@ use super::params::Params;
 use super::problem::{Problem, code};
 use super::query::Query;
 use super::registry::at;
+use super::route::Route;
 use super::state::Door;
-use super::table::Route;
 use super::views;
+use crate::sound::{sound, unsound};
 
 /// Names the file that a text was read from, so that problems say where they are as the user knows it.
 const SOURCE: &str = "causeway-source";
@@ -98,43 +98,6 @@ fn source(headers: &HeaderMap) -> String {
     let named = headers.get(SOURCE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let named = named.filter(|name| !name.is_empty() && name.len() <= SOURCE_BYTES_MAX);
     named.unwrap_or_else(|| "body".to_owned())
-}
-
-/// Those documents that can be run, and what is wrong with the others beyond their form.
-fn sound(documents: Vec<Document>) -> (Vec<Document>, Vec<String>) {
-    let mut problems = Vec::new();
-    let documents = documents.into_iter().filter(|document| match unsound(document) {
-        None => true,
-        Some(flaws) => {
-            let say =
-                |text: &String| format!("{}: {}: {text} [{}]", document.place, document.key, flaws.code);
-            problems.extend(flaws.texts.iter().map(say));
-            false
-        }
-    });
-    (documents.collect(), problems)
-}
-
-/// Why a document of good form cannot be run.
-struct Flaws {
-    code: &'static str,
-    texts: Vec<String>,
-}
-
-/// What the room that is to run a document says of it.
-fn unsound(document: &Document) -> Option<Flaws> {
-    let flaws = match &document.spec {
-        Spec::Saga(definition) => {
-            let texts = causeway_saga::validate(definition).iter().map(ToString::to_string).collect();
-            Flaws { code: "CW-1801", texts }
-        }
-        Spec::Subscription(subscription) => {
-            let error = subscription.filter.as_deref().and_then(|text| Filter::compile(text).err())?;
-            Flaws { code: error.code(), texts: vec![error.text().to_owned()] }
-        }
-        _ => return None,
-    };
-    (!flaws.texts.is_empty()).then_some(flaws)
 }
 
 fn proposed(document: Document) -> Proposed {

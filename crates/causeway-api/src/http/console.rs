@@ -17,7 +17,7 @@ use http::header::{
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use rust_embed::RustEmbed;
 
-use super::table::no_path;
+use super::route::no_path;
 
 /// Scripts only from here; styles also in attributes, which the page's templates use; no frame around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \

@@ -24,9 +24,9 @@ use super::body::{self, EVENTS_BYTES_MAX};
 use super::params::Params;
 use super::problem::Problem;
 use super::query::Query;
+use super::route::Route;
 use super::state::Door;
 use super::stream::{self, LAST_EVENT_ID};
-use super::table::Route;
 
 /// Events of one read that does not say how many.
 const READ_EVENTS: usize = 100;

@@ -22,6 +22,7 @@ mod params;
 mod problem;
 mod query;
 mod registry;
+mod route;
 mod sagas;
 mod server;
 mod state;
@@ -36,46 +37,13 @@ mod watch;
 mod tests;
 
 use axum::Router;
-use causeway_base::Clock;
-use causeway_base::telemetry::Metrics;
-use causeway_events::Events;
-use causeway_registry::Registry;
-use causeway_saga::Sagas;
-use causeway_xds::Hub;
-use tokio::sync::watch::Receiver;
-
-use crate::{Desk, Traffic};
 
 pub use guard::guarded;
-pub use openapi::openapi;
 pub use server::serve;
-
-/// What the doors open to. A room that this node does not run is `None`: its paths answer 503 and name the role.
-#[derive(Clone)]
-pub struct Rooms {
-    /// Services and configuration.
-    pub registry: Registry,
-    /// Topics; role `events`.
-    pub events: Option<Events>,
-    /// Sagas; role `sagas`.
-    pub sagas: Option<Sagas>,
-    /// Connected proxies; role `control`.
-    pub hub: Option<Hub>,
-    /// Join tokens; role `control`.
-    pub desk: Option<Desk>,
-    /// The last seconds of traffic.
-    pub traffic: Traffic,
-    /// What `/metrics` shows.
-    pub metrics: Metrics,
-    /// Documents that are not used as written.
-    pub problems: Receiver<Vec<String>>,
-    /// The time.
-    pub clock: Clock,
-    /// Whether the configuration is applied and every listener bound.
-    pub is_ready: Receiver<bool>,
-}
+pub use state::Rooms;
+pub use table::openapi;
 
 /// Every path, without the check of `Host` and `Origin` ([`guarded`], which [`serve`] adds on loopback).
 pub fn router(rooms: Rooms) -> Router {
-    table::router(state::Door::new(rooms))
+    table::router(rooms)
 }

@@ -17,12 +17,11 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::{Value, json};
 
 use super::body::{self, COMMAND_BYTES_MAX};
-use super::openapi::openapi;
 use super::params::Params;
 use super::problem::{Problem, code};
 use super::query::Query;
+use super::route::Route;
 use super::state::Door;
-use super::table::Route;
 use super::views;
 use crate::signer::TOKEN_TTL;
 use crate::traffic::WINDOW;
@@ -38,7 +37,9 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/readyz", "Whether the configuration is applied and every listener bound", ready)
             .answers(&[(200, "ready"), (503, "not yet")]),
         Route::get("/metrics", "Metrics for Prometheus", metrics),
-        Route::get("/openapi.json", "This description", async || Json(openapi())),
+        Route::get("/openapi.json", "This description", async |State(door): State<Door>| {
+            Json(door.description.clone())
+        }),
         Route::get("/v1/version", "The program's version and the newest revision", version),
         Route::get("/v1/status", "Roles, counts, and documents that are not used as written", status),
         Route::get("/v1/proxies", "Connected proxies, and how far each has come", proxies),

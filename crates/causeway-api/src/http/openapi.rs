@@ -1,20 +1,20 @@
 //! `/openapi.json`: the table of paths as OpenAPI 3.1.
 //!
-//! In:    [`table::routes`].      Out: one JSON value.
+//! In:    the table's entries.      Out: one JSON value.
 //! Owner: nobody; pure.
 //! Invariant: every path of the router is in it, with its query and body; nothing else is.
 //! Not here: schemas of documents (Gateway API's are upstream's; ours are in the manual).
 
 use serde_json::{Map, Value, json};
 
-use super::table::{self, Route};
+use super::route::Route;
 
-/// The description of the API.
-pub fn openapi() -> Value {
+/// The description of these paths.
+pub(super) fn describe(routes: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for route in table::routes() {
+    for route in routes {
         for path in route.paths() {
-            let operation = operation(&route, &path);
+            let operation = operation(route, &path);
             let method = route.method.as_str().to_ascii_lowercase();
             let item = paths.entry(path).or_insert_with(|| json!({}));
             item[method] = operation;

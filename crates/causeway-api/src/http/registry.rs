@@ -22,8 +22,8 @@ use super::body::{self, COMMAND_BYTES_MAX};
 use super::params::Params;
 use super::problem::Problem;
 use super::query::Query;
+use super::route::{REVISION, Route, revision_value};
 use super::state::Door;
-use super::table::{REVISION, Route, revision_value};
 use super::views::{self, InstanceView};
 
 /// How long a blocking query waits when it does not say.

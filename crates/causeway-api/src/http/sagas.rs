@@ -26,8 +26,8 @@ use super::body::{self, COMMAND_BYTES_MAX};
 use super::params::Params;
 use super::problem::Problem;
 use super::query::Query;
+use super::route::Route;
 use super::state::Door;
-use super::table::Route;
 use super::{topics, views};
 
 /// Most sagas of one list.

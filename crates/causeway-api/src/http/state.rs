@@ -7,25 +7,56 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use causeway_base::Clock;
+use causeway_base::telemetry::Metrics;
 use causeway_events::Events;
+use causeway_registry::Registry;
 use causeway_saga::Sagas;
 use causeway_xds::Hub;
+use serde_json::Value;
+use tokio::sync::watch::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Rooms;
-use super::metrics::Metrics;
+use super::metrics::Metrics as Counts;
 use super::problem::{Problem, code};
-use crate::Desk;
+use crate::{Desk, Traffic};
 
 /// Event streams and WebSockets that are open at a time: each is a task and buffers one chunk of up to 256 KiB.
 pub(super) const STREAMS_MAX: usize = 1024;
+
+/// What the doors open to. A room that this node does not run is `None`: its paths answer 503 and name the role.
+#[derive(Clone)]
+pub struct Rooms {
+    /// Services and configuration.
+    pub registry: Registry,
+    /// Topics; role `events`.
+    pub events: Option<Events>,
+    /// Sagas; role `sagas`.
+    pub sagas: Option<Sagas>,
+    /// Connected proxies; role `control`.
+    pub hub: Option<Hub>,
+    /// Join tokens; role `control`.
+    pub desk: Option<Desk>,
+    /// The last seconds of traffic.
+    pub traffic: Traffic,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// Documents that are not used as written.
+    pub problems: Receiver<Vec<String>>,
+    /// The time.
+    pub clock: Clock,
+    /// Whether the configuration is applied and every listener bound.
+    pub is_ready: Receiver<bool>,
+}
 
 /// The rooms, as handlers see them.
 #[derive(Clone)]
 pub(super) struct Door {
     rooms: Rooms,
     streams: Arc<Semaphore>,
-    pub(super) counts: Metrics,
+    pub(super) counts: Counts,
+    /// What `/openapi.json` answers.
+    pub(super) description: Arc<Value>,
 }
 
 impl Deref for Door {
@@ -37,9 +68,14 @@ impl Deref for Door {
 }
 
 impl Door {
-    pub(super) fn new(rooms: Rooms) -> Self {
-        let counts = Metrics::register(&rooms.metrics);
-        Door { rooms, streams: Arc::new(Semaphore::new(STREAMS_MAX)), counts }
+    pub(super) fn new(rooms: Rooms, description: Value) -> Self {
+        let counts = Counts::register(&rooms.metrics);
+        Door {
+            rooms,
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            counts,
+            description: Arc::new(description),
+        }
     }
 
     pub(super) fn events(&self) -> Result<&Events, Problem> {

@@ -22,8 +22,8 @@ use super::body::{self, COMMAND_BYTES_MAX};
 use super::params::Params;
 use super::problem::Problem;
 use super::query::Query;
+use super::route::Route;
 use super::state::Door;
-use super::table::Route;
 
 /// Dead letters of one list that does not say how many.
 const LETTERS: usize = 100;

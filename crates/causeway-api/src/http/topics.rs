@@ -19,8 +19,8 @@ use super::params::Params;
 use super::problem::Problem;
 use super::query::Query;
 use super::registry::at;
+use super::route::Route;
 use super::state::Door;
-use super::table::Route;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![

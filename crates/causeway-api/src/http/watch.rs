@@ -22,9 +22,9 @@ use tokio::sync::watch;
 use super::params::Params;
 use super::problem::{Problem, code};
 use super::query::Query;
+use super::route::Route;
 use super::state::Door;
 use super::stream::{self, LAST_EVENT_ID};
-use super::table::Route;
 use super::views::InstanceView;
 
 /// Changes that are taken from the history at a time; a revision's changes are never parted, so it may be more by one command.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use causeway_api::sound::sound;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
@@ -25,7 +26,9 @@ pub(crate) async fn apply(client: &Client, apply: Apply) -> Result<()> {
             // So that problems name the file as the user knows it.
             headers.insert("causeway-source", value);
         }
-        let answer = client.send(Method::POST, &format!("/v1/apply{query}"), headers, Bytes::from(text), Duration::ZERO).await?;
+        let answer = client
+            .send(Method::POST, &format!("/v1/apply{query}"), headers, Bytes::from(text), Duration::ZERO)
+            .await?;
         let is_problem = !answer.status.is_success();
         let problem = answer.problem();
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -59,11 +62,12 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<()> {
     let (mut good, mut bad) = (0, 0);
     for (path, text) in read_all(paths)? {
         let parsed = causeway_spec::parse(&path.display().to_string(), &text);
-        good += parsed.documents.len();
+        let (documents, unsound) = sound(parsed.documents);
+        good += documents.len();
+        bad += unsound.len();
         bad += parsed.problems.iter().filter(|problem| !problem.is_warning()).count();
-        for problem in &parsed.problems {
-            println!("{problem}");
-        }
+        parsed.problems.iter().for_each(|problem| println!("{problem}"));
+        unsound.iter().for_each(|problem| println!("{problem}"));
     }
     if bad > 0 {
         bail!("{bad} problems; {good} documents are fine");
@@ -82,7 +86,8 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
             continue;
         }
         for file in documents::files(path)? {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             texts.push((file, text));
         }
     }

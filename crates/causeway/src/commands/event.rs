@@ -43,14 +43,20 @@ pub(crate) async fn event(client: &Client, verb: EventVerb) -> Result<()> {
             print(&client.json(Method::GET, &path, None).await?, output.output, lag);
         }
         EventVerb::Redrive { topic, group, filter, dry_run, namespace } => {
-            let path =
-                format!("/v1/namespaces/{}/topics/{topic}/subscriptions/{group}/deadletters/redrive", namespace.namespace);
+            let path = format!(
+                "/v1/namespaces/{}/topics/{topic}/subscriptions/{group}/deadletters/redrive",
+                namespace.namespace
+            );
             let mut body = json!({ "dryRun": dry_run });
             if let Some(filter) = filter {
                 body["filter"] = filter.into();
             }
             let answer = client.json(Method::POST, &path, Some(&body)).await?;
-            println!("{} dead letters {}", cell(&answer["count"]), if dry_run { "would be sent again" } else { "are sent again" });
+            println!(
+                "{} dead letters {}",
+                cell(&answer["count"]),
+                if dry_run { "would be sent again" } else { "are sent again" }
+            );
         }
     }
     Ok(())

@@ -29,7 +29,10 @@ pub(crate) async fn get(client: &Client, get: Get) -> Result<()> {
         (kind, name) => {
             let Some(kind) = causeway_model::Kind::find(kind) else {
                 let kinds: Vec<_> = causeway_model::Kind::ALL.iter().map(|k| k.as_str()).collect();
-                bail!("`get` knows services, instances, topics, proxies and the kinds {}; not {kind:?}", kinds.join(", "));
+                bail!(
+                    "`get` knows services, instances, topics, proxies and the kinds {}; not {kind:?}",
+                    kinds.join(", ")
+                );
             };
             let value = match name {
                 Some(name) => ask(format!("/v1/config/{kind}/{namespace}/{name}")).await?,
@@ -94,7 +97,11 @@ fn objects(value: &Value) -> Table {
     for object in items {
         let condition = |kind: &str| {
             let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-            conditions.filter(|c| c["type"] == kind).map(|c| cell(&c["status"])).next().unwrap_or_else(|| "-".into())
+            conditions
+                .filter(|c| c["type"] == kind)
+                .map(|c| cell(&c["status"]))
+                .next()
+                .unwrap_or_else(|| "-".into())
         };
         let metadata = &object["metadata"];
         table.add_row([

@@ -14,14 +14,16 @@ pub(crate) async fn saga(client: &Client, verb: SagaVerb) -> Result<()> {
     match verb {
         SagaVerb::Start { definition, id, input, wait, namespace, output } => {
             let input: Value = serde_json::from_str(&input).context("--input is not JSON")?;
-            let mut body = json!({ "definition": definition, "namespace": namespace.namespace, "input": input });
+            let mut body =
+                json!({ "definition": definition, "namespace": namespace.namespace, "input": input });
             if let Some(id) = id {
                 body["id"] = id.into();
             }
             if let Some(wait) = wait {
                 body["wait"] = millis(wait).into();
             }
-            let answer = client.json_waiting(Method::POST, "/v1/sagas", Some(&body), wait.unwrap_or_default()).await?;
+            let answer =
+                client.json_waiting(Method::POST, "/v1/sagas", Some(&body), wait.unwrap_or_default()).await?;
             print(&answer, output.output, one);
         }
         SagaVerb::List { status, output } => {

@@ -183,7 +183,8 @@ fn write_config(home: &Path, gateway_port: u16) -> Result<()> {
 }
 
 async fn is_ok(client: &Client, path: &str) -> bool {
-    let answer = client.send(http::Method::GET, path, Default::default(), Default::default(), Duration::ZERO).await;
+    let answer =
+        client.send(http::Method::GET, path, Default::default(), Default::default(), Duration::ZERO).await;
     answer.is_ok_and(|answer| answer.status.is_success())
 }
 
@@ -204,7 +205,8 @@ fn say_what_to_try(home: &Path, ports: &Ports, programs: &Path, no_load: bool) {
     let (api, gateway) = (ports.api, ports.gateway);
     let causeway = programs.join("causeway");
     let causeway = causeway.display();
-    let cli = if api == 7070 { format!("{causeway}") } else { format!("{causeway} --api http://127.0.0.1:{api}") };
+    let cli =
+        if api == 7070 { format!("{causeway}") } else { format!("{causeway} --api http://127.0.0.1:{api}") };
     let config = home.join("config/shop.yaml");
     let load = if no_load { "" } else { "  A little load runs; look at it in the console.\n" };
     println!(
