@@ -177,7 +177,7 @@ where
         async move {
             let is_connect = request.method() == Method::CONNECT && matches!(inlet.way, Way::Outbound);
             Ok::<_, Infallible>(match is_connect {
-                true => tunnel::connect(&worker, &inlet, request).await,
+                true => Box::pin(tunnel::connect(&worker, &inlet, request)).await,
                 false => pipeline::serve(&worker, &inlet, request).await,
             })
         }

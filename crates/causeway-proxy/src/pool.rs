@@ -105,14 +105,22 @@ impl Pool {
         is_retry: bool,
         now: Instant,
     ) -> Result<Lease, NoConnection> {
+        // Making a connection is rare and its future large (two handshakes): it gets a box of its own, so that the future of a
+        // request, for which every connection that came in keeps room, stays small.
         match (&endpoint.transport, upgrades) {
             // A retry takes a new connection: where one idle connection had ended, its neighbours may have too.
             (Transport::Http1, false) => match (!is_retry).then(|| self.idle(endpoint.id, now)).flatten() {
                 Some(sender) => Ok(Lease::Http1 { sender, id: endpoint.id, is_reused: true }),
-                None => self.connect_http1(endpoint).await,
+                None => Box::pin(self.connect_http1(endpoint)).await,
             },
-            (_, true) => self.connect_http1(endpoint).await,
-            (_, false) => self.checkout_http2(endpoint).await,
+            (_, true) => Box::pin(self.connect_http1(endpoint)).await,
+            (_, false) => {
+                let shared = self.http2.lock().entry(endpoint.id).or_default().clone();
+                match shared.live() {
+                    Some(sender) => Ok(Lease::Http2 { sender, is_reused: true }),
+                    None => Box::pin(self.connect_http2(endpoint, shared)).await,
+                }
+            }
         }
     }
 
@@ -172,11 +180,8 @@ impl Pool {
         Ok(Lease::Http1 { sender, id: endpoint.id, is_reused: false })
     }
 
-    async fn checkout_http2(&self, endpoint: &Endpoint) -> Result<Lease, NoConnection> {
-        let shared = self.http2.lock().entry(endpoint.id).or_default().clone();
-        if let Some(sender) = shared.live() {
-            return Ok(Lease::Http2 { sender, is_reused: true });
-        }
+    /// Makes the one connection of an endpoint, or waits for the request that is making it.
+    async fn connect_http2(&self, endpoint: &Endpoint, shared: Arc<Shared>) -> Result<Lease, NoConnection> {
         in_time(endpoint, async {
             let _making = shared.making.lock().await;
             if let Some(sender) = shared.live() {

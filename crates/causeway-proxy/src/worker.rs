@@ -123,6 +123,10 @@ impl Shared {
             return Some(service.clone());
         }
         self.wants.as_ref()?;
+        Box::pin(self.wait_for(key)).await
+    }
+
+    async fn wait_for(&self, key: &ServiceKey) -> Option<Arc<Service>> {
         self.want(key);
         let mut planned = self.planned.clone();
         let known = async {
