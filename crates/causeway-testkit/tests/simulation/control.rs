@@ -18,11 +18,13 @@ use causeway_base::telemetry::Metrics;
 use causeway_base::{Scope, Seed};
 use causeway_identity::{control_server_config, control_service};
 use causeway_model::Revision;
+use causeway_registry::limits::RETURN_GRACE;
 use causeway_registry::{Command, Options, Registry};
 use causeway_store::{Faults, Store};
 use causeway_testkit::House;
 use causeway_xds::{PeerIdentity, Reason, Refused, Signals, Signed, Signer};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::world::NODES;
 
@@ -40,7 +42,8 @@ pub(crate) struct ControlPlane {
 #[derive(Default)]
 struct State {
     life: Option<Life>,
-    is_cut: [bool; NODES],
+    /// Since when a node cannot reach it.
+    cut_at: [Option<Instant>; NODES],
     newest: Revision,
 }
 
@@ -49,6 +52,8 @@ struct State {
 pub(crate) struct Life {
     pub(crate) registry: Registry,
     pub(crate) signals: Signals,
+    /// From when on an instance that does not come back after the restart is forgotten.
+    forgets_from: Instant,
     scope: Scope,
 }
 
@@ -83,7 +88,7 @@ impl ControlPlane {
         let mut state = self.state.lock();
         for node in 0..NODES {
             let address = ControlPlane::address(node);
-            if !state.is_cut[node] {
+            if state.cut_at[node].is_none() {
                 house.faults().heal(address.ip());
             }
             let listener = house.net().bind(address, BindOptions::default()).map_err(|e| e.to_string())?;
@@ -96,7 +101,9 @@ impl ControlPlane {
             door.serve(listener, &scope);
         }
         let (revision, before) = (registry.snapshot().revision(), state.newest);
-        state.life = Some(Life { registry, signals, scope });
+        let now = clock.instant();
+        let forgets_from = if revision > Revision::default() { now + RETURN_GRACE } else { now };
+        state.life = Some(Life { registry, signals, forgets_from, scope });
         if revision < before {
             return Err(format!("revision {revision} after a restart, {before} was seen before it"));
         }
@@ -116,17 +123,23 @@ impl ControlPlane {
 
     /// Cuts the way from a node to the control plane.
     pub(crate) fn cut(&self, node: usize) {
-        self.state.lock().is_cut[node] = true;
+        self.state.lock().cut_at[node] = Some(Instant::now());
         self.house.faults().cut(ControlPlane::address(node).ip());
     }
 
     /// Undoes that.
     pub(crate) fn heal(&self, node: usize) {
         let mut state = self.state.lock();
-        state.is_cut[node] = false;
+        state.cut_at[node] = None;
         if state.life.is_some() {
             self.house.faults().heal(ControlPlane::address(node).ip());
         }
+    }
+
+    /// From when on the instance of a node that cannot be heard must not be routable any more.
+    pub(crate) fn gone_from(&self, node: usize) -> Option<Instant> {
+        let state = self.state.lock();
+        Some(state.cut_at[node]?.max(state.life.as_ref()?.forgets_from))
     }
 
     /// Looks at the newest revision: whatever was published is durable, so a restart must not come before it.

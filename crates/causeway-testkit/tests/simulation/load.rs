@@ -93,7 +93,8 @@ async fn one(
     let mut guards = guards(world);
     let answer = tokio::time::timeout(ANSWER_MAX, client.send(request)).await;
     guards.extend(self::guards(world));
-    let is_same = node.process().is_some_and(|now| now.generation == process.generation) && !node.is_leaving();
+    let is_same =
+        node.process().is_some_and(|now| now.generation == process.generation) && !node.is_leaving();
     let outcome = match &answer {
         Ok(Ok(answer)) => answer.line(),
         Ok(Err(error)) => format!("no answer: {error}"),
@@ -101,7 +102,11 @@ async fn one(
     };
     let took = began.elapsed().as_millis();
     world.note(&format!("node {} {method} /{path} {number}: {outcome} ({took} ms)", node.index));
-    let status = answer.as_ref().ok().and_then(|answer| answer.as_ref().ok()).map_or(0, |answer| answer.status.as_u16());
+    let status = answer
+        .as_ref()
+        .ok()
+        .and_then(|answer| answer.as_ref().ok())
+        .map_or(0, |answer| answer.status.as_u16());
     let reached = world.reached(number);
     if ask == Ask::Post && reached.len() > 1 {
         world.problem(format!("POST {number} was done by apps {reached:?}"));
@@ -168,5 +173,6 @@ fn excuse(world: &World, picture: &Snapshot, ask: Ask, began: Instant) -> Option
     // Within the millisecond of the timer: what broke then broke what had just been sent.
     let since = began - Duration::from_millis(1);
     let is_harmed = |node: &Node| node.harmed_at().is_some_and(|at| at >= since);
-    (ask == Ask::Post && world.nodes.iter().any(is_harmed)).then_some("a call that was under way was broken off")
+    (ask == Ask::Post && world.nodes.iter().any(is_harmed))
+        .then_some("a call that was under way was broken off")
 }

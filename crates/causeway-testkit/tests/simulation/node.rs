@@ -16,8 +16,8 @@ use causeway_base::outbound::Pending;
 use causeway_base::{OnFailure, Scope, Seed};
 use causeway_identity::{Credentials, Expected, control_service, mesh_client_config, unnamed_server};
 use causeway_model::{
-    Epoch, Health, Instance, InstanceId, InstanceKey, Lease, Lifecycle, Locality, MeshAddress, Origin, Protocol,
-    Revision, Timestamp,
+    Epoch, Health, Instance, InstanceId, InstanceKey, Lease, Lifecycle, Locality, MeshAddress, Origin,
+    Protocol, Revision, Timestamp,
 };
 use causeway_proxy::{Proxy, Role, Sidecar};
 use causeway_testkit::{App, House};
@@ -167,6 +167,8 @@ impl Node {
                 () = ended => {}
                 held = hold.register(instance) => match held {
                     Ok(held) => world.note(&format!("node {index} registered at {} epoch {}", held.revision, held.epoch)),
+                    // Withdrawn before a control plane was there to hear of it.
+                    Err(_) if world.nodes[index].is_leaving() => {}
                     Err(refused) => world.problem(format!("node {index} is refused: {refused}")),
                 },
             }

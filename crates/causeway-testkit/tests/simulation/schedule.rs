@@ -154,4 +154,3 @@ impl Busy {
         is_free(token).then(|| token.clone())
     }
 }
-

@@ -63,6 +63,7 @@ impl Watch {
             }
         }
         self.not_behind(world, now);
+        not_kept(world, now);
     }
 
     /// A process's picture and plan never go back.
@@ -73,7 +74,8 @@ impl Watch {
         ];
         for (last, now, what) in seen {
             if last.0 == process.generation && now < last.1 {
-                world.problem(format!("the {what} of node {} went back from {} to {now}", node.index, last.1));
+                world
+                    .problem(format!("the {what} of node {} went back from {} to {now}", node.index, last.1));
             }
             *last = (process.generation, now);
         }
@@ -91,8 +93,25 @@ impl Watch {
         };
         let since = *self.behind_since.get_or_insert(now);
         if now - since > BEHIND_MAX {
-            world.problem(format!("revision {revision} is not acknowledged within {BEHIND_MAX:?}: {lagging:?}"));
+            world.problem(format!(
+                "revision {revision} is not acknowledged within {BEHIND_MAX:?}: {lagging:?}"
+            ));
             self.behind_since = None;
+        }
+    }
+}
+
+/// An instance whose connection broke is not offered any more (within a second), but a restart gives time to return.
+fn not_kept(world: &World, now: Instant) {
+    let Some(life) = world.control.life() else { return };
+    let snapshot = life.registry.snapshot();
+    for index in 0..NODES {
+        let is_due = world.control.gone_from(index).is_some_and(|from| now - from > BEHIND_MAX);
+        if is_due && holds(&snapshot, index) {
+            world.problem(format!(
+                "instance {index} is cut off and still routable: {:?}",
+                snapshot.instance(&instance(index))
+            ));
         }
     }
 }

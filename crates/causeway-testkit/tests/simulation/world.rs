@@ -53,7 +53,8 @@ impl World {
     /// Starts the control plane, its first documents, and the nodes.
     pub(crate) async fn start(seed: &Seed) -> Arc<Self> {
         let house = Arc::new(House::new());
-        let nodes = (0..NODES).map(|index| Node::new(index, &house, house.app(Node::id(index).as_str()))).collect();
+        let nodes =
+            (0..NODES).map(|index| Node::new(index, &house, house.app(Node::id(index).as_str()))).collect();
         let world = Arc::new(World {
             control: ControlPlane::new(house.clone()),
             nodes,
@@ -146,8 +147,10 @@ impl World {
             Rule { matches: vec![prefix("/")], backends: vec![whole], ..Rule::default() },
         ];
         let ServiceKey { namespace, name } = House::key(APP);
-        let parents = vec![ParentRef { kind: ParentKind::Service, namespace, name, section: None, port: None }];
-        self.apply(vec![proposed(ROUTE, Spec::HttpRoute(HttpRoute { parents, hostnames: vec![], rules }))]).await
+        let parents =
+            vec![ParentRef { kind: ParentKind::Service, namespace, name, section: None, port: None }];
+        self.apply(vec![proposed(ROUTE, Spec::HttpRoute(HttpRoute { parents, hostnames: vec![], rules }))])
+            .await
     }
 
     /// Whether only GET is allowed.
@@ -177,9 +180,9 @@ impl World {
 /// Shares of the calls to `/split` in a picture, by part; without a route there is only the whole.
 pub(crate) fn shares(snapshot: &Snapshot) -> Option<Vec<(ServiceKey, u32)>> {
     match &snapshot.object(&object(Kind::HttpRoute, ROUTE))?.spec {
-        Spec::HttpRoute(route) => {
-            Some(route.rules[0].backends.iter().map(|backend| (backend.service.clone(), backend.weight)).collect())
-        }
+        Spec::HttpRoute(route) => Some(
+            route.rules[0].backends.iter().map(|backend| (backend.service.clone(), backend.weight)).collect(),
+        ),
         _ => None,
     }
 }
