@@ -65,7 +65,7 @@ pub struct Options {
     pub seed: Seed,
     /// Threads of the data path on TCP; at least one is used. On a network in memory everything runs on the caller's runtime.
     pub workers: usize,
-    /// Its identity: without it no mesh call goes in or out. May arrive later than the start (`None` until then).
+    /// Its identity, kept current by its owner (rotation needs no restart). Without one no mesh call goes in or out.
     pub credentials: Option<Credentials>,
     /// The picture; the newest is compiled into a plan whenever it changes.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
