@@ -8,9 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr};
-use cel::objects::{Key, Map};
-use cel::{Context, Env, Program, Value};
+use causeway_expression::{Key, Limits, Map, Program, Refusal, Value, compile, context, value_of};
 
 use crate::cloudevent::{CloudEvent, Extension};
 use crate::error::{Error, Kind};
@@ -18,28 +16,17 @@ use crate::error::{Error, Kind};
 /// The longest expression.
 pub const FILTER_BYTES_MAX: usize = 4096;
 
-/// Deepest nesting of brackets: keeps the parser's work small before it begins.
-pub(crate) const NESTING_MAX: usize = 24;
-/// Deepest expression tree. It is walked by recursion at each event, on a worker's stack of 2 MiB; a debug build takes some
-/// 16 KiB for each level.
-pub(crate) const DEPTH_MAX: usize = 32;
-/// Loops within loops (`all`, `exists`, `map`, `filter`): each multiplies the work by the length of a list in the event.
-pub(crate) const LOOPS_MAX: usize = 2;
-/// Stack for the parser: a debug build takes more than 100 KiB for each nested bracket, and a chain of operators as long as the
-/// text allows must be parsed before its depth is known. Only what is touched is ever backed by memory.
-const PARSER_STACK_BYTES: usize = 512 * 1024 * 1024;
+/// An event costs what its filters cost: two loops within each other are the square of a list in it, three would be its cube.
+pub(crate) const LIMITS: Limits = Limits { bytes: FILTER_BYTES_MAX, nesting: 24, depth: 32, loops: 2 };
+
+/// What a filter sees.
+const NAMES: [&str; 2] = ["event", "data"];
 
 /// A compiled filter.
+#[derive(Debug)]
 pub struct Filter {
     program: Program,
-    env: Arc<Env>,
     is_data_read: bool,
-}
-
-impl std::fmt::Debug for Filter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Filter").field("program", &self.program).finish_non_exhaustive()
-    }
 }
 
 /// Why a filter could not say yes or no of an event.
@@ -54,26 +41,19 @@ impl Filter {
     /// [`Kind::InvalidFilter`] with the parser's words, or the name that is neither `event` nor `data`.
     pub fn compile(text: &str) -> Result<Filter, Error> {
         let refuse = |why: String| Err(Error::new(Kind::InvalidFilter, format!("filter {text:?}: {why}")));
-        if text.len() > FILTER_BYTES_MAX {
-            return Err(Error::new(
-                Kind::InvalidFilter,
-                format!("filter is longer than {FILTER_BYTES_MAX} bytes"),
-            ));
-        }
-        if nesting(text) > NESTING_MAX {
-            return refuse(format!("brackets are nested deeper than {NESTING_MAX}"));
-        }
-        let env = Arc::new(Env::stdlib());
-        let program = match parse(&env, text) {
+        let program = match compile(text, &LIMITS) {
             Ok(program) => program,
-            Err(why) => return refuse(why),
+            Err(Refusal::Long { max }) => {
+                return Err(Error::new(Kind::InvalidFilter, format!("filter is longer than {max} bytes")));
+            }
+            Err(refusal) => return refuse(refusal.to_string()),
         };
-        let is_data_read = program.references().has_variable("data");
-        let unknown = unknown_name(program.expression(), &mut Vec::new());
-        match unknown {
-            Some(name) => refuse(format!("{name:?} is not known: there are event and data")),
-            None => Ok(Filter { program, env, is_data_read }),
+        let names = program.names();
+        if let Some(name) = names.iter().find(|name| !NAMES.contains(name)) {
+            return refuse(format!("{name:?} is not known: there are event and data"));
         }
+        let is_data_read = names.contains(&"data");
+        Ok(Filter { program, is_data_read })
     }
 
     /// Whether the event is wanted.
@@ -81,123 +61,17 @@ impl Filter {
     /// # Errors
     /// [`Undecided`] when the expression fails on this event or is not a truth value: not matched.
     pub fn matches(&self, event: &CloudEvent) -> Result<bool, Undecided> {
-        let mut context = Context::with_env(self.env.clone());
+        let mut context = context();
         context.add_variable_from_value("event", attributes(event));
         if self.is_data_read {
-            context.add_variable_from_value("data", event.json().map_or(Value::Null, value_of));
+            context.add_variable_from_value("data", event.json().map_or(Value::Null, |json| value_of(&json)));
         }
-        match self.program.execute(&context) {
+        match self.program.evaluate(&context) {
             Ok(Value::Bool(matches)) => Ok(matches),
             Ok(other) => Err(Undecided(format!("the result is not a truth value but {:?}", other.type_of()))),
             Err(error) => Err(Undecided(error.to_string())),
         }
     }
-}
-
-/// Parses on a stack of its own, and gives the program back only when it can be walked on anyone's.
-fn parse(env: &Env, text: &str) -> Result<Program, String> {
-    let parse = || {
-        let program = env.compile(text).map_err(|error| error.to_string())?;
-        let (depth, loops) = measure(program.expression());
-        match () {
-            () if depth > DEPTH_MAX => Err(format!("it is nested deeper than {DEPTH_MAX} operations")),
-            () if loops > LOOPS_MAX => Err(format!("more than {LOOPS_MAX} loops lie within each other")),
-            () => Ok(program),
-        }
-    };
-    std::thread::scope(|scope| {
-        let parser = std::thread::Builder::new().name("cel-parser".to_owned()).stack_size(PARSER_STACK_BYTES);
-        match parser.spawn_scoped(scope, parse) {
-            Ok(thread) => thread.join().unwrap_or_else(|_| Err("the parser failed on it".to_owned())),
-            Err(error) => Err(format!("no thread to parse it: {error}")),
-        }
-    })
-}
-
-/// How deep brackets lie within each other (those in strings counted too: a string of brackets is rare).
-fn nesting(text: &str) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
-}
-
-/// How deep the tree is, and how many loops lie within each other.
-fn measure(tree: &IdedExpr) -> (usize, usize) {
-    let deepest = |(depth, loops): (usize, usize), (d, l): (usize, usize)| (depth.max(d), loops.max(l));
-    let (depth, loops) = children(tree).into_iter().map(measure).fold((0, 0), deepest);
-    (depth + 1, loops + usize::from(matches!(tree.expr, Expr::Comprehension(_))))
-}
-
-fn children(tree: &IdedExpr) -> Vec<&IdedExpr> {
-    match &tree.expr {
-        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
-        Expr::Comprehension(part) => {
-            vec![&part.iter_range, &part.accu_init, &part.loop_cond, &part.loop_step, &part.result]
-        }
-        Expr::List(list) => list.elements.iter().collect(),
-        Expr::Select(select) => vec![&select.operand],
-        Expr::Map(map) => entries(&map.entries),
-        Expr::Struct(object) => entries(&object.entries),
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
-    }
-}
-
-/// The first name that is neither ours, nor a loop's, nor the language's.
-fn unknown_name<'t>(tree: &'t IdedExpr, bound: &mut Vec<&'t str>) -> Option<String> {
-    match &tree.expr {
-        Expr::Ident(name) => {
-            let is_known = KNOWN.contains(&name.as_str()) || bound.contains(&name.as_str());
-            (!is_known).then(|| name.clone())
-        }
-        Expr::Comprehension(part) => {
-            if let Some(unknown) = unknown_name(&part.iter_range, bound) {
-                return Some(unknown);
-            }
-            let outer = bound.len();
-            bound.extend([part.iter_var.as_str(), part.accu_var.as_str()]);
-            bound.extend(part.iter_var2.as_deref());
-            let inner = [&part.accu_init, &part.loop_cond, &part.loop_step, &part.result];
-            let unknown = inner.into_iter().find_map(|part| unknown_name(part, bound));
-            bound.truncate(outer);
-            unknown
-        }
-        _ => children(tree).into_iter().find_map(|child| unknown_name(child, bound)),
-    }
-}
-
-/// The names of an expression: our two, and the language's types and namespaces.
-const KNOWN: [&str; 14] = [
-    "event",
-    "data",
-    "int",
-    "uint",
-    "double",
-    "bool",
-    "string",
-    "bytes",
-    "list",
-    "map",
-    "null_type",
-    "type",
-    "base64",
-    "google",
-];
-
-fn entries(entries: &[IdedEntryExpr]) -> Vec<&IdedExpr> {
-    entries
-        .iter()
-        .flat_map(|entry| match &entry.expr {
-            EntryExpr::StructField(field) => vec![&field.value],
-            EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-        })
-        .collect()
 }
 
 fn attributes(event: &CloudEvent) -> Value {
@@ -228,24 +102,6 @@ fn attributes(event: &CloudEvent) -> Value {
         map.insert(name.as_str().into(), value);
     }
     Value::Map(Map { map: Arc::new(map) })
-}
-
-/// JSON as CEL sees it here: whole numbers are `int` (`data.amount / 2` is what people mean), others `double`.
-fn value_of(json: serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Null => Value::Null,
-        serde_json::Value::Bool(truth) => Value::Bool(truth),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(whole) => Value::Int(whole),
-            None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::String(text) => Value::String(Arc::new(text)),
-        serde_json::Value::Array(items) => Value::List(Arc::new(items.into_iter().map(value_of).collect())),
-        serde_json::Value::Object(members) => {
-            let members = members.into_iter().map(|(name, value)| (Key::from(name), value_of(value)));
-            Value::Map(Map { map: Arc::new(members.collect()) })
-        }
-    }
 }
 
 #[cfg(test)]
@@ -284,6 +140,8 @@ mod tests {
         check("data.nothing > 3", Err("nothing"));
         check("event.type", Err("not a truth value"));
         check("type(data.amount) == int", Ok(true));
+        check("data.items.filter(i, true).filter(i, true).filter(i, i.sku == 'a').size() == 1", Ok(true));
+        check("base64.encode(b'hello') == 'aGVsbG8='", Ok(true));
         check("data.items.all(i, i.sku == sku)", Err("\"sku\" is not known"));
         check("evnt.type == 'x'", Err("\"evnt\" is not known"));
         check("event.type ==", Err("CW-1706"));

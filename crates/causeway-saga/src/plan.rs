@@ -175,7 +175,7 @@ impl Plan {
             return Err(broken.clone());
         }
         let ready = match &request.reads {
-            Some(reads) => Some(self.scope(sources, reads)?.ready(reads)?),
+            Some(reads) => Some(self.scope(sources, reads)?.ready(reads)),
             None => None,
         };
         request.render(&self.definition.namespace, ready.as_ref())

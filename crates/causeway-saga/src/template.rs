@@ -7,11 +7,11 @@
 //! Not here: which templates a definition has, and where (`plan.rs`).
 
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
-use cel::{Context, Env, Program};
 use serde_json::Value as Json;
+
+use causeway_expression::ast::{Expr, IdedExpr, LiteralValue, operators};
+use causeway_expression::{Context, Limits, Program, Refusal, compile, context, value_of};
 
 /// Longest expression: a longer one is a program, and belongs into a service.
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
@@ -21,25 +21,11 @@ pub const LOOP_VALUES_MAX: usize = 4096;
 /// Longest text or body after rendering: what a step may send.
 pub const RENDERED_BYTES_MAX: usize = 1 << 20;
 
-/// The standard library of CEL, built once: building it costs more than evaluating most expressions.
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+/// One loop: what it goes over has a bound ([`LOOP_VALUES_MAX`]), and a loop inside it would take the square of it on top.
+const LIMITS: Limits = Limits { bytes: EXPRESSION_BYTES_MAX, nesting: 24, depth: 32, loops: 1 };
 
-/// Names that an expression may use and that are not variables: CEL's types and the namespace of optional values.
-const NAMES_OF_CEL: &[&str] = &[
-    "bool",
-    "bytes",
-    "double",
-    "dyn",
-    "int",
-    "list",
-    "map",
-    "null_type",
-    "optional",
-    "optional_type",
-    "string",
-    "type",
-    "uint",
-];
+/// What an expression sees.
+const NAMES: [&str; 3] = ["input", "steps", "saga"];
 
 /// One compiled `${…}`.
 #[derive(Debug)]
@@ -49,7 +35,6 @@ pub(crate) struct Expression {
     /// Where it is nothing but a path (`input.a.b`, `steps.x.body.id`): walked directly, without CEL's values. Most are, and the
     /// values of a saga's answers cost more to build than everything else about a transition.
     path: Option<Vec<String>>,
-    pub(crate) has_loop: bool,
     pub(crate) reads: Reads,
 }
 
@@ -77,6 +62,31 @@ impl Reads {
         self.steps.extend(
             other.steps.iter().filter(|step| !self.steps.contains(step)).cloned().collect::<Vec<_>>(),
         );
+    }
+
+    fn of(program: &Program) -> Reads {
+        let names = program.names();
+        let mut reads =
+            Reads { input: names.contains(&"input"), saga: names.contains(&"saga"), ..Reads::default() };
+        program.walk(&mut |node, bound| {
+            let is_steps = |node: &IdedExpr| {
+                matches!(&node.expr, Expr::Ident(name) if name == "steps" && !bound.contains(&"steps"))
+            };
+            if let Some((operand, field)) = access(node) {
+                reads.headers |= field == "headers";
+                if is_steps(operand) {
+                    reads.steps.push(field.to_owned());
+                    return false;
+                }
+            }
+            if is_steps(node) {
+                reads.all_steps = true;
+                // Which field of which step is not known.
+                reads.headers = true;
+            }
+            true
+        });
+        reads
     }
 
     pub(crate) fn reads_step(&self, name: &str) -> bool {
@@ -130,18 +140,17 @@ pub(crate) struct Ready {
 }
 
 impl Scope {
-    pub(crate) fn ready(self, reads: &Reads) -> Result<Ready, String> {
+    pub(crate) fn ready(self, reads: &Reads) -> Ready {
         if !reads.needs_cel {
-            return Ok(Ready { scope: self, context: None, values: 0 });
+            return Ready { scope: self, context: None, values: 0 };
         }
-        let mut context = Context::with_env(ENV.clone());
+        let mut context = context();
         let all = [("input", &self.input), ("steps", &self.steps), ("saga", &self.saga)];
         for (name, value) in all {
-            let value = cel::to_value(value).map_err(|error| format!("{name} cannot be read: {error}"))?;
-            context.add_variable_from_value(name, value);
+            context.add_variable_from_value(name, value_of(value));
         }
         let values = all.into_iter().map(|(_, value)| count(value)).sum();
-        Ok(Ready { scope: self, context: Some(context), values })
+        Ready { scope: self, context: Some(context), values }
     }
 
     fn walk(&self, path: &[String]) -> Option<&Json> {
@@ -162,15 +171,22 @@ impl Expression {
         if source.trim().is_empty() {
             return Err("${} is empty".into());
         }
-        if source.len() > EXPRESSION_BYTES_MAX {
-            return Err(format!("an expression of {} bytes is above {EXPRESSION_BYTES_MAX}", source.len()));
+        let program = compile(source, &LIMITS).map_err(|refusal| match refusal {
+            Refusal::Long { max } => format!("an expression of {} bytes is above {max}", source.len()),
+            Refusal::NotCel(words) => format!("${{{source}}} is not CEL: {words}"),
+            Refusal::Loops { .. } => {
+                format!("${{{source}}}: a loop inside a loop is not here: its cost has no bound")
+            }
+            Refusal::Nested { .. } | Refusal::Deep { .. } | Refusal::NoThread(_) => {
+                format!("${{{source}}}: {refusal}")
+            }
+        })?;
+        if let Some(name) = program.names().iter().find(|name| !NAMES.contains(name)) {
+            return Err(format!("${{{source}}}: {name:?} is not known here, only input, steps and saga are"));
         }
-        let program = ENV.compile(source).map_err(|error| format!("${{{source}}} is not CEL: {error}"))?;
-        let mut seen = Seen::default();
-        seen.walk(program.expression(), &mut Vec::new(), 0).map_err(|why| format!("${{{source}}}: {why}"))?;
-        let path = path_of(program.expression());
-        seen.reads.needs_cel = path.is_none();
-        Ok(Expression { program, source: source.into(), path, has_loop: seen.has_loop, reads: seen.reads })
+        let path = path_of(program.tree());
+        let reads = Reads { needs_cel: path.is_none(), ..Reads::of(&program) };
+        Ok(Expression { program, source: source.into(), path, reads })
     }
 
     fn evaluate(&self, ready: &Ready) -> Result<Json, String> {
@@ -179,7 +195,7 @@ impl Expression {
             return value.ok_or_else(|| format!("${{{}}} has no value: there is none there", self.source));
         }
         let context = ready.context.as_ref().ok_or("no scope for an expression")?;
-        if self.has_loop && ready.values > LOOP_VALUES_MAX {
+        if self.program.has_loop() && ready.values > LOOP_VALUES_MAX {
             return Err(format!(
                 "${{{}}} loops over a saga of {} values, above {LOOP_VALUES_MAX}",
                 self.source, ready.values
@@ -187,23 +203,16 @@ impl Expression {
         }
         let value = self
             .program
-            .execute(context)
+            .evaluate(context)
             .map_err(|error| format!("${{{}}} has no value: {error}", self.source))?;
         value.json().map_err(|_| format!("${{{}}} gives something that JSON cannot hold", self.source))
     }
 }
 
-/// What a walk over an expression found.
-#[derive(Default)]
-struct Seen {
-    has_loop: bool,
-    reads: Reads,
-}
-
 /// The fields of a plain path from `input`, `steps` or `saga`.
 fn path_of(node: &IdedExpr) -> Option<Vec<String>> {
     match &node.expr {
-        Expr::Ident(name) if matches!(name.as_str(), "input" | "steps" | "saga") => Some(vec![name.clone()]),
+        Expr::Ident(name) if NAMES.contains(&name.as_str()) => Some(vec![name.clone()]),
         Expr::Select(select) if !select.test => {
             let mut path = path_of(&select.operand)?;
             path.push(select.field.clone());
@@ -213,93 +222,17 @@ fn path_of(node: &IdedExpr) -> Option<Vec<String>> {
     }
 }
 
-impl Seen {
-    fn walk(&mut self, node: &IdedExpr, bound: &mut Vec<String>, loops: usize) -> Result<(), String> {
-        match &node.expr {
-            Expr::Unspecified | Expr::Literal(_) => Ok(()),
-            Expr::Ident(name) => self.ident(name, bound),
-            Expr::Select(select) => {
-                self.reads.headers |= select.field == "headers";
-                match self.names_step(&select.operand, &select.field, bound) {
-                    true => Ok(()),
-                    false => self.walk(&select.operand, bound, loops),
-                }
+/// `operand.field` or `operand["field"]`.
+fn access(node: &IdedExpr) -> Option<(&IdedExpr, &str)> {
+    match &node.expr {
+        Expr::Select(select) => Some((&select.operand, &select.field)),
+        Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+            [operand, IdedExpr { expr: Expr::Literal(LiteralValue::String(key)), .. }] => {
+                Some((operand, key.inner()))
             }
-            Expr::Call(call) => {
-                if let [operand, IdedExpr { expr: Expr::Literal(key), .. }] = call.args.as_slice()
-                    && let cel::common::ast::LiteralValue::String(key) = key
-                    && call.func_name == cel::common::ast::operators::INDEX
-                {
-                    self.reads.headers |= key.inner() == "headers";
-                    if self.names_step(operand, key.inner(), bound) {
-                        return Ok(());
-                    }
-                }
-                let mut parts = call.target.as_deref().into_iter().chain(&call.args);
-                parts.try_for_each(|part| self.walk(part, bound, loops))
-            }
-            Expr::List(list) => list.elements.iter().try_for_each(|element| self.walk(element, bound, loops)),
-            Expr::Map(map) => self.entries(&map.entries, bound, loops),
-            Expr::Struct(value) => self.entries(&value.entries, bound, loops),
-            Expr::Comprehension(inner) => {
-                if loops > 0 {
-                    return Err("a loop inside a loop is not here: its cost has no bound".into());
-                }
-                self.has_loop = true;
-                self.walk(&inner.iter_range, bound, loops)?;
-                let outside = bound.len();
-                bound.push(inner.iter_var.clone());
-                bound.push(inner.accu_var.clone());
-                bound.extend(inner.iter_var2.clone());
-                let walked = [&inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result]
-                    .into_iter()
-                    .try_for_each(|part| self.walk(part, bound, loops + 1));
-                bound.truncate(outside);
-                walked
-            }
-        }
-    }
-
-    fn entries(
-        &mut self,
-        entries: &[cel::common::ast::IdedEntryExpr],
-        bound: &mut Vec<String>,
-        loops: usize,
-    ) -> Result<(), String> {
-        entries.iter().try_for_each(|entry| match &entry.expr {
-            EntryExpr::StructField(field) => self.walk(&field.value, bound, loops),
-            EntryExpr::MapEntry(entry) => {
-                self.walk(&entry.key, bound, loops)?;
-                self.walk(&entry.value, bound, loops)
-            }
-        })
-    }
-
-    fn ident(&mut self, name: &str, bound: &[String]) -> Result<(), String> {
-        if bound.iter().any(|var| var == name) {
-            return Ok(());
-        }
-        match name {
-            "input" => self.reads.input = true,
-            "saga" => self.reads.saga = true,
-            "steps" => {
-                self.reads.all_steps = true;
-                // Which field of which step is not known.
-                self.reads.headers = true;
-            }
-            _ if NAMES_OF_CEL.contains(&name) => {}
-            _ => return Err(format!("{name:?} is not known here, only input, steps and saga are")),
-        }
-        Ok(())
-    }
-
-    /// Whether `operand.field` is one step by its name.
-    fn names_step(&mut self, operand: &IdedExpr, field: &str, bound: &[String]) -> bool {
-        let is_step = matches!(&operand.expr, Expr::Ident(name) if name == "steps" && !bound.contains(name));
-        if is_step {
-            self.reads.steps.push(field.to_owned());
-        }
-        is_step
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -564,7 +497,7 @@ mod tests {
             steps: json!({"reserve": {"status": 201, "body": {"id": "r-1"}, "headers": {"location": "/x"}}}),
             saga: json!({"id": "order-7"}),
         };
-        scope.ready(&Reads { needs_cel: true, ..Reads::default() }).unwrap()
+        scope.ready(&Reads { needs_cel: true, ..Reads::default() })
     }
 
     fn check(template: &str, expected: Result<&str, &str>) {
@@ -586,6 +519,8 @@ mod tests {
         check("/${'}'}${\"{\"}", Ok("/%7D%7B"));
         check("/${has(steps.charge) ? steps.charge.body.id : 'none'}", Ok("/none"));
         check("/${string(size(input.items.filter(i, i > 1)))}", Ok("/2"));
+        check("/${input.items.filter(i, i > 1).map(i, i * 2)[0] / 2}", Ok("/2"));
+        check("/${input.id * 2 + 1}", Ok("/15"));
         check("/${input.none}", Err("is null"));
         check("/${steps.charge.body.id}", Err("has no value"));
         check("/${input.id", Err("without its }"));
@@ -618,7 +553,7 @@ mod tests {
             steps: json!({}),
             saga: json!({}),
         };
-        let ready = scope.ready(&Reads { needs_cel: true, ..Reads::default() }).unwrap();
+        let ready = scope.ready(&Reads { needs_cel: true, ..Reads::default() });
         let render = |text| Text::compile(text).unwrap().render(Some(&ready), as_is);
         assert!(render("${size(input.items.map(i, i in input.items))}").unwrap_err().contains("above 4096"));
         assert_eq!(render("${input.id}").unwrap(), "1");
@@ -629,5 +564,33 @@ mod tests {
         let text = Text::compile("${steps.a.body.x}${steps['b'].headers['etag']}").unwrap();
         let seen: Vec<_> = text.expressions().map(|e| (e.reads.steps.join(","), e.reads.headers)).collect();
         assert_eq!(seen, [("a".into(), false), ("b".into(), true)]);
+    }
+
+    /// In a process of its own: what this is about used to end the whole process, and a test must not take the others with it.
+    #[test]
+    fn no_definition_brings_the_process_down() {
+        const CHILD: &str = "CAUSEWAY_SAGA_TEMPLATE_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let test = "template::tests::no_definition_brings_the_process_down";
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {said}", output.status);
+            return;
+        }
+        for (expression, why) in [
+            (format!("{}1{}", "(".repeat(200), ")".repeat(200)), "deeper than 24"),
+            (format!("{}1{}", "[".repeat(200), "]".repeat(200)), "deeper than 24"),
+            (format!("{}1{}", "{1:".repeat(200), "}".repeat(200)), "deeper than 24"),
+            (format!("{}1{}", "int(".repeat(200), ")".repeat(200)), "deeper than 24"),
+            (vec!["1"; 500].join("+"), "deeper than 32"),
+            (vec!["1"; 1001].join("+"), "above 1024"),
+            (format!("{}true", "true?true:".repeat(90)), "deeper than 32"),
+            (format!("input{}", ".a".repeat(500)), "deeper than 32"),
+        ] {
+            eprintln!("{} bytes, {:.20}", expression.len(), expression);
+            check(&format!("/${{{expression}}}"), Err(why));
+        }
+        check(&format!("/${{{}7{}}}", "(".repeat(20), ")".repeat(20)), Ok("/7"));
     }
 }
