@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use causeway_api::sound::sound;
 use causeway_base::scope::Failure;
-use causeway_base::{OnFailure, Scope};
+use causeway_base::{Clock, OnFailure, Scope};
 use causeway_model::{ObjectKey, Origin};
 use causeway_registry::{Answer, AppliedOutcome, Command, Proposed, Prune, Registry};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
@@ -76,7 +76,12 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// A path that is not there. Problems inside documents are no error: they are in the receiver and in the log.
-pub(crate) async fn follow(paths: Vec<PathBuf>, registry: Registry, scope: &Scope) -> Result<watch::Receiver<Vec<String>>> {
+pub(crate) async fn follow(
+    paths: Vec<PathBuf>,
+    registry: Registry,
+    clock: Clock,
+    scope: &Scope,
+) -> Result<watch::Receiver<Vec<String>>> {
     let (changed, mut notices) = mpsc::channel(NOTICES_MAX);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| is_a_change(&event.kind)) {
@@ -89,14 +94,17 @@ pub(crate) async fn follow(paths: Vec<PathBuf>, registry: Registry, scope: &Scop
         // A file is watched through its directory: editors replace files rather than write to them.
         let (target, mode) = match path.is_dir() {
             true => (path.as_path(), RecursiveMode::Recursive),
-            false => (path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")), RecursiveMode::NonRecursive),
+            false => (
+                path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+                RecursiveMode::NonRecursive,
+            ),
         };
         watcher.watch(target, mode).with_context(|| format!("cannot watch {}", target.display()))?;
     }
     for path in &paths {
         files(path)?;
     }
-    let mut reader = Reader::new(paths, registry);
+    let mut reader = Reader::new(paths, registry, clock);
     let mut next = reader.look().await;
     let (say, problems) = watch::channel(reader.said());
     let stop = scope.cancelled();
@@ -121,7 +129,9 @@ pub(crate) async fn follow(paths: Vec<PathBuf>, registry: Registry, scope: &Scop
 /// Whether a notice means that a file may say something new. A write that goes on is not one: its end is.
 fn is_a_change(kind: &EventKind) -> bool {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) | EventKind::Create(_) => true,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Remove(_)
+        | EventKind::Create(_) => true,
         EventKind::Modify(kind) => matches!(kind, ModifyKind::Name(_)),
         _ => false,
     }
@@ -130,7 +140,10 @@ fn is_a_change(kind: &EventKind) -> bool {
 struct Reader {
     paths: Vec<PathBuf>,
     registry: Registry,
+    clock: Clock,
     files: BTreeMap<PathBuf, File>,
+    /// Whether nothing was read yet.
+    is_new: bool,
     /// What could not be looked at the last time; what was read there stays.
     unread: Vec<String>,
 }
@@ -143,8 +156,7 @@ struct File {
     /// Since when it says that.
     since: Option<Instant>,
     objects: Vec<Proposed>,
-    has_errors: bool,
-    /// What is wrong in the text itself.
+    /// What is wrong in the text itself; while there is anything, the file removes nothing.
     flaws: Vec<String>,
     /// What the registry refused.
     refused: Vec<String>,
@@ -158,15 +170,20 @@ impl File {
     fn read(path: &Path, text: String, now: Instant) -> Self {
         let name = path.display().to_string();
         let parsed = causeway_spec::parse(&name, &text);
-        let (has_errors, flaws) = (parsed.has_errors(), parsed.problems.iter().map(ToString::to_string).collect());
-        let objects = parsed.documents.into_iter().map(|document| Proposed {
+        let warnings = parsed.problems.iter().filter(|problem| problem.is_warning());
+        warnings.for_each(|warning| tracing::warn!(%warning, "a document says something without effect"));
+        let errors = parsed.problems.iter().filter(|problem| !problem.is_warning());
+        let mut flaws: Vec<String> = errors.map(ToString::to_string).collect();
+        let (documents, unsound) = sound(parsed.documents);
+        flaws.extend(unsound);
+        let objects = documents.into_iter().map(|document| Proposed {
             key: document.key,
             origin: Origin::File { path: name.clone(), line: document.place.line },
             spec: document.spec,
             written: document.written,
         });
         let objects = objects.collect();
-        File { text, since: Some(now), objects, has_errors, flaws, ..File::default() }
+        File { text, since: Some(now), objects, flaws, ..File::default() }
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -175,7 +192,7 @@ impl File {
 }
 
 impl Reader {
-    fn new(paths: Vec<PathBuf>, registry: Registry) -> Self {
+    fn new(paths: Vec<PathBuf>, registry: Registry, clock: Clock) -> Self {
         // Files of an earlier run that are gone now, or are called otherwise, say nothing any more.
         let of_files = registry.snapshot();
         let of_files = of_files.objects().filter_map(|object| match &object.origin {
@@ -183,17 +200,18 @@ impl Reader {
             _ => None,
         });
         let files = of_files.collect();
-        Reader { paths, registry, files, unread: Vec::new() }
+        Reader { paths, registry, clock, files, is_new: true, unread: Vec::new() }
     }
 
     /// Reads what is new and applies what is due; gives the wait until something else is.
     async fn look(&mut self) -> Duration {
-        let now = Instant::now();
+        let now = self.clock.instant();
         self.read(now);
         let is_news = self.files.values().any(|file| !file.is_applied || file.is_due(now));
         let is_known = !is_news || self.apply(now).await;
         self.files.retain(|_, file| !(file.is_settled && file.text.is_empty()));
-        let settles = self.files.values().filter(|file| !file.is_settled).filter_map(|file| Some(file.since? + SETTLE));
+        let settles =
+            self.files.values().filter(|file| !file.is_settled).filter_map(|file| Some(file.since? + SETTLE));
         let wait = settles.min().map_or(LOOK_ANYWAY, |at| at.saturating_duration_since(now));
         if is_known { wait } else { TRY_AGAIN }
     }
@@ -209,7 +227,7 @@ impl Reader {
                 }
             }
         }
-        let is_first = self.files.values().all(|file| file.since.is_none());
+        let is_first = std::mem::take(&mut self.is_new);
         let mut texts = BTreeMap::new();
         for (path, ()) in found {
             match std::fs::read_to_string(&path) {
@@ -223,8 +241,11 @@ impl Reader {
             }
         }
         for (path, file) in &mut self.files {
-            let is_gone = !texts.contains_key(path) && !unreadable.iter().any(|below| path.starts_with(below));
-            if is_gone && !file.text.is_empty() {
+            if unreadable.iter().any(|below| path.starts_with(below)) {
+                // What it said in an earlier run stays, as what it said in this one does.
+                file.is_applied |= is_first;
+                file.is_settled |= is_first;
+            } else if !texts.contains_key(path) && !file.text.is_empty() {
                 *file = File { since: Some(now), ..File::default() };
             }
         }
@@ -250,13 +271,16 @@ impl Reader {
 
     /// Says to the registry what is new, and what is gone from files that are due; whether the registry took it.
     async fn apply(&mut self, now: Instant) -> bool {
-        let due: Vec<PathBuf> = self.files.iter().filter(|(_, file)| file.is_due(now)).map(|(path, _)| path.clone()).collect();
+        let due: Vec<PathBuf> =
+            self.files.iter().filter(|(_, file)| file.is_due(now)).map(|(path, _)| path.clone()).collect();
         let prune = |path: &PathBuf, file: &File| Prune {
             path: path.display().to_string(),
             keep: file.objects.iter().map(|object| object.key.clone()).collect(),
         };
-        let prune: Vec<Prune> =
-            due.iter().filter_map(|path| Some(prune(path, self.files.get(path).filter(|f| !f.has_errors)?))).collect();
+        let prune: Vec<Prune> = due
+            .iter()
+            .filter_map(|path| Some(prune(path, self.files.get(path).filter(|file| file.flaws.is_empty())?)))
+            .collect();
         // A document that was refused may be taken now that its other place lets it go.
         let said = self.files.iter().filter(|(_, file)| !file.is_settled || !file.refused.is_empty());
         let said: Vec<PathBuf> = said.map(|(path, _)| path.clone()).collect();
@@ -269,7 +293,8 @@ impl Reader {
             match self.registry.submit(command).await {
                 Ok(answer) => note(&answer, asked, &mut refused),
                 Err(error) => {
-                    let problem = format!("what files say could not be written down; it is tried again: {error}");
+                    let problem =
+                        format!("what files say could not be written down; it is tried again: {error}");
                     tracing::error!(problem, "a change of the configuration is not in force");
                     self.unread.push(problem);
                     return false;

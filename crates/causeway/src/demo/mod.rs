@@ -8,10 +8,12 @@
 mod load;
 mod process;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use causeway_base::net::{BindOptions, Net};
 use causeway_base::{OnFailure, Scope};
 
 use crate::cli::Demo;
@@ -34,11 +36,32 @@ struct Ports {
     apps: u16,
 }
 
+impl Ports {
+    /// Says which port is taken before anything is started: with another node on the API's port, the demo's services would join that one.
+    fn are_free(&self) -> Result<()> {
+        let apps = SERVICES.into_iter().map(|(name, _, offset)| (name, self.apps.checked_add(offset)));
+        let doors = [
+            ("the API", Some(self.api)),
+            ("the configuration stream", Some(self.control)),
+            ("the gateway", Some(self.gateway)),
+        ];
+        for (what, port) in doors.into_iter().chain(apps) {
+            let port = port.context("--port-offset is too large")?;
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            Net::tcp().bind(address, BindOptions::default()).with_context(|| {
+                format!("{address} is taken, and {what} of the demo needs it; `--port-offset 100` moves all of the demo's ports [CW-2009]")
+            })?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs the demo until it is told to stop.
 pub(crate) async fn run(demo: Demo) -> Result<()> {
     let shift = |port: u16| port.checked_add(demo.port_offset).context("--port-offset is too large");
     let ports = Ports { api: shift(7070)?, control: shift(7071)?, gateway: shift(8080)?, apps: shift(9000)? };
     let programs = find_programs()?;
+    ports.are_free()?;
     let made_anew = demo.data_dir.is_none();
     let home = match demo.data_dir {
         Some(dir) => dir,
@@ -233,4 +256,21 @@ Ctrl-C stops everything.",
         logs = home.join("logs").display(),
         config = config.display(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_said_before_anything_is_started() {
+        let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let ports = Ports { api: port, control: 0, gateway: 0, apps: 40_000 };
+        let error = format!("{:#}", ports.are_free().unwrap_err());
+        assert!(
+            error.contains(&port.to_string()) && error.contains("--port-offset") && error.contains("CW-2009"),
+            "{error}"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 //! Files as people and tools save them, over a real registry. Time is paused: `SETTLE` passes when a test says so.
 
+use std::sync::Arc;
+
 use causeway_base::Clock;
 use causeway_model::{Kind, Snapshot};
 use causeway_registry::Options;
@@ -15,16 +17,20 @@ struct House {
 }
 
 fn topic(name: &str, dedupe: &str) -> String {
-    format!("---\napiVersion: causeway.dev/v1\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {{dedupe: {dedupe}}}\n")
+    format!(
+        "---\napiVersion: causeway.dev/v1\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {{dedupe: {dedupe}}}\n"
+    )
 }
 
 impl House {
     async fn new(files: &[(&str, &str)]) -> House {
         let scope = Scope::root("test");
         let store = Store::memory(Faults::none());
-        let registry = Registry::open(store, Clock::simulated(), Options::default(), &Default::default(), &scope).unwrap();
+        let registry =
+            Registry::open(store, Clock::simulated(), Options::default(), &Default::default(), &scope)
+                .unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let reader = Reader::new(vec![dir.path().to_path_buf()], registry.clone());
+        let reader = Reader::new(vec![dir.path().to_path_buf()], registry.clone(), Clock::simulated());
         let mut house = House { dir, registry, reader, _scope: scope };
         files.iter().for_each(|(name, text)| house.save(name, text));
         house.look().await;
@@ -54,7 +60,7 @@ impl House {
 
     /// A process that starts anew over the same registry and files.
     async fn restart(&mut self) {
-        self.reader = Reader::new(self.reader.paths.clone(), self.registry.clone());
+        self.reader = Reader::new(self.reader.paths.clone(), self.registry.clone(), Clock::simulated());
         self.look().await;
     }
 
@@ -72,12 +78,14 @@ impl House {
         shown
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.topics().iter().any(|shown| shown.starts_with(&format!("{name}@")))
+    }
+
     fn revision(&self) -> u64 {
         self.registry.snapshot().revision().get()
     }
 }
-
-use std::sync::Arc;
 
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_being_saved_loses_nothing() {
@@ -100,7 +108,11 @@ async fn a_file_that_is_being_saved_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_file_no_longer_says_goes_when_it_has_settled() {
-    let mut house = House::new(&[("a.yaml", &[topic("one", "1h"), topic("two", "1h")].concat()), ("b.yaml", &topic("three", "1h"))]).await;
+    let mut house = House::new(&[
+        ("a.yaml", &[topic("one", "1h"), topic("two", "1h")].concat()),
+        ("b.yaml", &topic("three", "1h")),
+    ])
+    .await;
     house.save("a.yaml", &topic("one", "1h"));
     house.remove("b.yaml");
     house.look().await;
@@ -114,18 +126,20 @@ async fn what_a_file_no_longer_says_goes_when_it_has_settled() {
 #[tokio::test(start_paused = true)]
 async fn a_document_moves_between_files_without_a_gap() {
     for (from, to) in [("a.yaml", "b.yaml"), ("b.yaml", "a.yaml")] {
-        let mut house = House::new(&[(from, &[topic("one", "1h"), topic("two", "1h")].concat()), (to, &topic("three", "1h"))]).await;
-        let mut pictures = house.registry.watch();
+        let mut house = House::new(&[
+            (from, &[topic("one", "1h"), topic("two", "1h")].concat()),
+            (to, &topic("three", "1h")),
+        ])
+        .await;
         house.save(from, &topic("one", "1h"));
         house.look().await;
+        assert!(house.has("two"), "from {from} to {to}");
         house.save(to, &[topic("three", "1h"), topic("two", "1h")].concat());
         house.look().await;
-        pictures.mark_unchanged();
+        assert!(house.has("two"), "from {from} to {to}");
         house.settle().await;
         assert_eq!(house.topics(), [format!("one@{from}"), format!("three@{to}"), format!("two@{to}")]);
         assert!(house.reader.said().is_empty(), "{:?}", house.reader.said());
-        let removed = pictures.borrow().changes_since(causeway_model::Revision::default()).is_some();
-        let _ = removed;
     }
 }
 
@@ -160,6 +174,9 @@ async fn a_file_that_cannot_be_read_takes_no_other_down() {
     house.settle().await;
     assert_eq!(house.topics(), ["one@a.yaml", "three@b.yaml", "two@b.yaml"]);
     assert_eq!(house.reader.said().len(), 1);
+    house.restart().await;
+    house.settle().await;
+    assert_eq!(house.topics(), ["one@a.yaml", "three@b.yaml", "two@b.yaml"], "not after a restart either");
     house.save("a.yaml", &topic("one", "1h"));
     house.look().await;
     assert!(house.reader.said().is_empty());
@@ -184,9 +201,10 @@ async fn what_could_not_be_written_down_is_tried_again() {
     let scope = Scope::root("test");
     let faults = Faults::none();
     let store = Store::memory(faults.clone());
-    let registry = Registry::open(store, Clock::simulated(), Options::default(), &Default::default(), &scope).unwrap();
+    let registry =
+        Registry::open(store, Clock::simulated(), Options::default(), &Default::default(), &scope).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut reader = Reader::new(vec![dir.path().to_path_buf()], registry.clone());
+    let mut reader = Reader::new(vec![dir.path().to_path_buf()], registry.clone(), Clock::simulated());
     std::fs::write(dir.path().join("a.yaml"), topic("one", "1h")).unwrap();
     faults.full(true);
     assert_eq!(reader.look().await, TRY_AGAIN);
