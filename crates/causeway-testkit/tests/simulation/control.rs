@@ -19,7 +19,7 @@ use causeway_base::{Scope, Seed};
 use causeway_identity::{control_server_config, control_service};
 use causeway_model::Revision;
 use causeway_registry::limits::RETURN_GRACE;
-use causeway_registry::{Command, Options, Registry};
+use causeway_registry::{Command, Kind, Options, Registry};
 use causeway_store::{Faults, Store};
 use causeway_testkit::House;
 use causeway_xds::{PeerIdentity, Reason, Refused, Signals, Signed, Signer};
@@ -153,10 +153,13 @@ impl ControlPlane {
     /// An operator who tries until the registry has taken the command.
     pub(crate) async fn submit(&self, command: Command) -> Revision {
         loop {
-            if let Some(life) = self.life()
-                && let Ok(answer) = life.registry.submit(command.clone()).await
-            {
-                return answer.revision;
+            if let Some(life) = self.life() {
+                match life.registry.submit(command.clone()).await {
+                    Ok(answer) => return answer.revision,
+                    // What was to be deleted is not there (any more: a crash may have swallowed the first answer).
+                    Err(error) if *error.kind() == Kind::NotFound => return self.look(),
+                    Err(_) => {}
+                }
             }
             tokio::time::sleep(TRY_AGAIN).await;
         }

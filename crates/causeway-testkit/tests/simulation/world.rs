@@ -168,12 +168,7 @@ impl World {
     }
 
     async fn delete(&self, kind: Kind, name: &str) -> Revision {
-        let key = object(kind, name);
-        let is_there = |life: crate::control::Life| life.registry.snapshot().object(&key).is_some();
-        match self.control.life().map(is_there) {
-            Some(false) => self.control.look(),
-            _ => self.control.submit(Command::Delete { key, origin: operator() }).await,
-        }
+        self.control.submit(Command::Delete { key: object(kind, name), origin: operator() }).await
     }
 }
 
