@@ -111,11 +111,15 @@ impl Control {
         tokio::pin!(serving);
         tokio::select! {
             biased;
-            // An end by the peer or by the network is nobody's error; the streams' owners have noticed.
-            _ = &mut serving => return,
+            // Before anything is served, and at once: a revoked peer gets no last word, and no new certificate by it.
+            () = self.revoked(serial) => {
+                tracing::warn!(%from, "a connection's certificate was revoked");
+                return;
+            }
             () = scope.cancelled() => {}
             () = tokio::time::sleep(life) => tracing::info!(%from, "a connection's certificate has ended"),
-            () = self.revoked(serial) => tracing::warn!(%from, "a connection's certificate was revoked"),
+            // An end by the peer or by the network is nobody's error; the streams' owners have noticed.
+            _ = &mut serving => return,
         }
         serving.as_mut().graceful_shutdown();
         let _ = tokio::time::timeout(GOODBYE_MAX, serving).await;

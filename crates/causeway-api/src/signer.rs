@@ -5,6 +5,7 @@
 //! Invariant: a certificate names the service of the token or of the peer's own certificate, and nothing that the request asks for.
 //! Not here: signing (`causeway-identity`), what tokens there are (`causeway-registry`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,18 @@ use bytes::Bytes;
 use causeway_base::Clock;
 use causeway_base::outbound::Pending;
 use causeway_identity::{Authorities, JoinToken, TokenTerms, control_service};
-use causeway_model::{Name, ServiceKey, SpiffeId, Timestamp, TrustDomain};
+use causeway_model::{ServiceKey, SpiffeId, Timestamp, TrustDomain};
 use causeway_registry::{Command, Digest, Issued, Registry, Serial, Token, TokenId, TokenUse};
 use causeway_xds::{PeerIdentity, Reason, Refused, Signed, Signer};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 /// For how long a token is good when nothing is said.
 pub const TOKEN_TTL: Duration = Duration::from_secs(3600);
+
+/// Certificates for one identity in a minute: a thousand instances may start at once, but one that asks in a loop must not fill the
+/// registry's list of issued certificates for everybody.
+pub const SIGNED_PER_MINUTE_MAX: u32 = 3_000;
+const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// The desk where certificates and tokens are made. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +38,8 @@ struct Shared {
     registry: Registry,
     clock: Clock,
     ttl: Duration,
+    /// Certificates signed for each identity within the minute that began then.
+    signed: Mutex<HashMap<ServiceKey, (Timestamp, u32)>>,
 }
 
 impl Desk {
@@ -44,7 +52,16 @@ impl Desk {
         ttl: Duration,
     ) -> Self {
         let authorities = RwLock::new(authorities);
-        Desk { shared: Arc::new(Shared { authorities, trust_domain, registry, clock, ttl }) }
+        Desk {
+            shared: Arc::new(Shared {
+                authorities,
+                trust_domain,
+                registry,
+                clock,
+                ttl,
+                signed: Mutex::default(),
+            }),
+        }
     }
 
     /// Makes a join token for one service or gateway and writes it down; gives its whole text, which is shown nowhere again.
@@ -137,6 +154,7 @@ impl Desk {
             }
         };
         self.may_be_given(&service)?;
+        self.within_rate(&service)?;
         let id = SpiffeId::new(self.shared.trust_domain.clone(), service);
         let issued = {
             let authorities = self.shared.authorities.read();
@@ -146,6 +164,23 @@ impl Desk {
             issued.map_err(|error| Refused::new(Reason::Invalid, error.code(), error.to_string()))?;
         self.write_down(&id, &issued).await?;
         Ok(Signed { chain_pem: issued.chain_pem, bundle_pem: issued.roots_pem, not_after: issued.not_after })
+    }
+
+    /// Whether the identity may have one more certificate this minute. Identities are those that tokens were made for, so the map is
+    /// as bounded as those are.
+    fn within_rate(&self, service: &ServiceKey) -> Result<(), Refused> {
+        let now = self.now();
+        let mut signed = self.shared.signed.lock();
+        let (began, count) = signed.entry(service.clone()).or_insert((now, 0));
+        if now.since(*began) >= RATE_WINDOW {
+            (*began, *count) = (now, 0);
+        }
+        if *count >= SIGNED_PER_MINUTE_MAX {
+            let text = format!("{service} got {count} certificates within a minute, which is the most");
+            return Err(Refused::new(Reason::Unavailable, "CW-1903", text));
+        }
+        *count += 1;
+        Ok(())
     }
 
     /// The service that a join token stands for.
@@ -182,11 +217,6 @@ impl Signer for Desk {
         let desk = self.clone();
         Box::pin(async move { desk.decide(peer, csr_der).await })
     }
-}
-
-/// The namespace of identities that are the house's own.
-pub fn house_namespace() -> Name {
-    control_service().namespace
 }
 
 fn unavailable(error: &dyn std::fmt::Display) -> Refused {

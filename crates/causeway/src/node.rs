@@ -124,7 +124,8 @@ async fn serve(
         metrics,
         &floors.registry,
     )?;
-    let problems = documents::follow(up.config.clone(), registry.clone(), clock.clone(), &floors.doors).await?;
+    let problems =
+        documents::follow(up.config.clone(), registry.clone(), clock.clone(), &floors.doors).await?;
 
     let trust_domain = TrustDomain::new(&up.trust_domain)?;
     let authorities = home.authorities(&trust_domain, clock)?;

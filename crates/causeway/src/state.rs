@@ -8,7 +8,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -44,6 +44,9 @@ impl StateDir {
             .mode(0o700)
             .create(dir)
             .with_context(|| format!("cannot make {}", dir.display()))?;
+        // One that was there before may be open to others; what is kept in it is not for them.
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot make {} private", dir.display()))?;
         let path = dir.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
@@ -106,7 +109,6 @@ mod tests {
 
     #[test]
     fn a_directory_has_one_user_and_files_are_private() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(&dir.path().join("a")).unwrap();
         assert!(StateDir::open(&dir.path().join("a")).unwrap_err().to_string().contains("CW-2004"));
