@@ -3,10 +3,9 @@
 //! In:    GET requests on loopback.      Out: text or JSON.
 //! Owner: one task of the proxy; not on the data path's threads.
 //! Invariant: reads only; a request whose Host is not this machine is refused (DNS rebinding).
-//! Not here: changing anything (the control plane does).
+//! Not here: changing anything (the control plane does), the answers (`summary`).
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use causeway_base::net::Listener;
@@ -19,13 +18,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::endpoint::{Endpoint, Transport};
-use crate::proxy::Proxy;
+/// What the door is asked, of whoever knows.
+pub(crate) trait Questions: Clone + Send + Sync + 'static {
+    /// Whether it takes traffic.
+    fn is_ready(&self) -> bool;
+    /// What it counts, as OpenMetrics text.
+    fn metrics(&self) -> String;
+    /// What it runs.
+    fn summary(&self) -> Value;
+    /// Which requests failed lately.
+    fn failures(&self) -> Value;
+}
 
 /// Serves until the scope is cancelled.
-pub(crate) async fn serve(proxy: Proxy, mut listener: Listener, scope: Scope) {
+pub(crate) async fn serve(proxy: impl Questions, mut listener: Listener, scope: Scope) {
     let stopped = scope.cancelled();
     tokio::pin!(stopped);
     loop {
@@ -50,7 +58,7 @@ pub(crate) async fn serve(proxy: Proxy, mut listener: Listener, scope: Scope) {
     }
 }
 
-fn answer<B>(proxy: &Proxy, request: &Request<B>) -> Response<Full<Bytes>> {
+fn answer<B>(proxy: &impl Questions, request: &Request<B>) -> Response<Full<Bytes>> {
     if !is_from_here(request) {
         return text(StatusCode::FORBIDDEN, "this door answers only to this machine's own names\n");
     }
@@ -95,66 +103,4 @@ fn json_answer(value: &Value) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::OK, &format!("{value:#}\n"));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-impl Proxy {
-    /// What the proxy runs, as JSON: revision, openings, routes' problems, services with their endpoints and how they fare.
-    pub fn summary(&self) -> Value {
-        let plan = self.shared().plan.load_full();
-        let now = self.shared().micros(tokio::time::Instant::now());
-        let mut keys: Vec<_> = plan.services.keys().collect();
-        keys.sort();
-        let services = keys.into_iter().map(|key| {
-            let ports = plan.services[key].ports.iter().map(|(port, group)| {
-                let endpoints = group.endpoints.iter().map(|endpoint| endpoint_json(endpoint, now));
-                json!({"port": port, "endpoints": endpoints.collect::<Vec<_>>()})
-            });
-            json!({"service": key.to_string(), "ports": ports.collect::<Vec<_>>()})
-        });
-        json!({
-            "revision": plan.revision.get(),
-            "ready": self.is_ready(),
-            "addresses": self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
-            "problems": self.problems(),
-            "services": services.collect::<Vec<_>>(),
-        })
-    }
-
-    /// Recent failures, oldest first, as JSON; what `causeway why REQUEST-ID` looks through.
-    pub fn failures(&self) -> Value {
-        let mut failures: Vec<_> =
-            self.workers().iter().flat_map(|worker| worker.ledger.failures()).collect();
-        failures.sort_by_key(|failure| failure.time);
-        let failures = failures.into_iter().map(|failure| {
-            json!({
-                "time": failure.time.to_rfc3339(),
-                "request_id": failure.request_id,
-                "request": failure.what,
-                "route": failure.route,
-                "service": failure.service,
-                "endpoint": failure.endpoint,
-                "status": failure.status,
-                "reason": failure.reason,
-                "details": failure.details,
-                "attempts": failure.attempts,
-            })
-        });
-        Value::Array(failures.collect())
-    }
-}
-
-fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
-    let transport = match &endpoint.transport {
-        Transport::Http1 => "http/1.1".to_owned(),
-        Transport::Http2 => "h2c".to_owned(),
-        Transport::Mesh(identity) => format!("mesh {identity}"),
-    };
-    json!({
-        "name": endpoint.name,
-        "address": format!("{}:{}", endpoint.host, endpoint.port),
-        "transport": transport,
-        "weight": endpoint.weight,
-        "load": endpoint.vitals.load.load(std::sync::atomic::Ordering::Relaxed),
-        "ejected": endpoint.vitals.is_ejected(now),
-    })
 }

@@ -22,9 +22,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::balance::Group;
-use crate::body::Outgoing;
 use crate::endpoint::{Endpoint, FAILURE_COST, InFlight};
 use crate::limits;
+use crate::outgoing::Outgoing;
 use crate::outlier::{self, Verdict};
 use crate::plan::Rule;
 use crate::pool::Lease;

@@ -1,9 +1,9 @@
-//! Bodies on their way through: streamed as they come, or whole so that they can be sent again.
+//! Answers' bodies on their way through, streamed as they come.
 //!
-//! In:    hyper's incoming bodies, or bytes.      Out: [`Outgoing`] towards a service, [`Answer`] towards a client.
+//! In:    hyper's incoming bodies, or bytes.      Out: [`Answer`] towards a client.
 //! Owner: the connection that sends it.
 //! Invariant: an answer settles exactly once: at its end, at an error, or when it is dropped.
-//! Not here: what settling writes down (`ledger`).
+//! Not here: requests' bodies (`outgoing`), what settling writes down (`ledger`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -22,44 +22,6 @@ pub(crate) enum BodyError {
     Broken(#[source] hyper::Error),
     #[error("the time limit of the route passed")]
     TimedOut,
-}
-
-/// A request's body towards a service.
-#[derive(Debug)]
-pub(crate) enum Outgoing {
-    /// All of it; taken when sent. Nothing when the request has none.
-    Whole(Option<Bytes>),
-    /// As it comes in.
-    Streamed(Incoming),
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Outgoing::Streamed(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Outgoing::Whole(bytes) => bytes.is_none(),
-            Outgoing::Streamed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Outgoing::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Outgoing::Streamed(body) => body.size_hint(),
-        }
-    }
 }
 
 /// An answer's body towards a client.

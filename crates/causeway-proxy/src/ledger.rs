@@ -14,11 +14,10 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::endpoint::Micros;
+use crate::facts::Facts;
 use crate::inlet::Way;
 use crate::limits::{FAILURES_KEPT, RECORD_BATCH_BYTES, SERIES_SERVICES_MAX};
 use crate::records::{self, Sink};
-use crate::settle::Settle;
-use crate::worker::Worker;
 
 /// Upper bounds of the duration histogram, in microseconds; the last bucket has none.
 pub(crate) const BUCKETS: [u64; 5] = [1_000, 5_000, 25_000, 100_000, 1_000_000];
@@ -114,32 +113,32 @@ impl Ledger {
         Ledger { pages: Mutex::default() }
     }
 
-    /// Writes an ended request down.
-    pub(crate) fn enter(&self, worker: &Worker, settle: &Settle, ended: Instant) {
-        let took = ended.saturating_duration_since(settle.started);
+    /// Writes an ended request down; `now` is the wall-clock time of `ended`.
+    pub(crate) fn enter(&self, facts: &Facts, ended: Instant, now: Timestamp, sink: Option<&Sink>) {
+        let took = ended.saturating_duration_since(facts.started);
         let micros = took.as_micros() as Micros;
         let mut pages = self.pages.lock();
-        let is_inbound = matches!(settle.inlet.way, Way::Inbound);
-        match &settle.service {
+        let is_inbound = matches!(facts.inlet.way, Way::Inbound);
+        match &facts.service {
             Some(service) if !is_inbound => {
                 let cell = pages.cell(service.number);
                 if cell.service.is_none() {
                     cell.service = Some(service.key.clone());
                 }
-                cell.counts.add(settle.status, micros);
+                cell.counts.add(facts.status, micros);
                 cell.edge.requests += 1;
-                cell.edge.failures += u64::from(settle.status == 0 || settle.status >= 500);
+                cell.edge.failures += u64::from(facts.status == 0 || facts.status >= 500);
                 cell.edge.micros += micros;
                 cell.edge.micros_max = cell.edge.micros_max.max(micros);
             }
-            Some(_) => pages.inbound.add(settle.status, micros),
-            None => pages.other.add(settle.status, micros),
+            Some(_) => pages.inbound.add(facts.status, micros),
+            None => pages.other.add(facts.status, micros),
         }
-        if !settle.reason.is_empty() && settle.reason != "client_left" {
-            pages.keep_failure(worker, settle);
+        if !facts.reason.is_empty() && facts.reason != "client_left" {
+            pages.keep_failure(facts, now);
         }
-        if let Some(sink) = &worker.shared.records {
-            pages.record(worker.shared.wall(ended), settle, took, sink);
+        if let Some(sink) = sink {
+            pages.record(now, facts, took, sink);
         }
     }
 
@@ -203,7 +202,7 @@ impl Pages {
         &mut self.cells[number]
     }
 
-    fn keep_failure(&mut self, worker: &Worker, settle: &Settle) {
+    fn keep_failure(&mut self, facts: &Facts, now: Timestamp) {
         if self.failures.len() == FAILURES_KEPT {
             self.failures.pop_front();
         }
@@ -211,21 +210,21 @@ impl Pages {
             value.and_then(|value| value.to_str().ok()).unwrap_or("").to_owned()
         };
         self.failures.push_back(Failure {
-            time: worker.shared.clock.now().into(),
-            request_id: text(settle.request_id.as_ref()),
-            what: format!("{} {}", settle.method, settle.path.as_ref().map_or("", |path| path.path())),
-            route: settle.rule.as_ref().map_or_else(String::new, |rule| rule.label.to_string()),
-            service: settle.service.as_ref().map_or_else(String::new, |service| service.key.to_string()),
-            endpoint: settle.endpoint.as_ref().map_or_else(String::new, |endpoint| endpoint.name.clone()),
-            status: settle.status,
-            reason: settle.reason,
-            details: settle.details.clone(),
-            attempts: settle.attempts,
+            time: now,
+            request_id: text(facts.request_id.as_ref()),
+            what: format!("{} {}", facts.method, facts.path.as_ref().map_or("", |path| path.path())),
+            route: facts.rule.as_ref().map_or_else(String::new, |rule| rule.label.to_string()),
+            service: facts.service.as_ref().map_or_else(String::new, |service| service.key.to_string()),
+            endpoint: facts.endpoint.as_ref().map_or_else(String::new, |endpoint| endpoint.name.clone()),
+            status: facts.status,
+            reason: facts.reason,
+            details: facts.details.clone(),
+            attempts: facts.attempts,
         });
     }
 
-    fn record(&mut self, now: Timestamp, settle: &Settle, took: Duration, sink: &Sink) {
-        records::write_line(&mut self.batch, self.stamp.at(now), settle, took);
+    fn record(&mut self, now: Timestamp, facts: &Facts, took: Duration, sink: &Sink) {
+        records::write_line(&mut self.batch, self.stamp.at(now), facts, took);
         self.batch_lines += 1;
         if self.batch.len() >= RECORD_BATCH_BYTES {
             self.flush(sink);

@@ -21,7 +21,7 @@ use crate::attempt::{Delivery, Head, Replay, deliver};
 use crate::inlet::Inlet;
 use crate::pipeline;
 use crate::plan::Rule;
-use crate::settle::Settle;
+use crate::settle::{self, Settle};
 use crate::worker::Worker;
 
 /// Calls services on behalf of the house.
@@ -35,7 +35,7 @@ impl Outbound for Caller {
         let (worker, inlet) = (self.worker.clone(), self.inlet.clone());
         Box::pin(async move {
             let timeout = call.timeout;
-            let settle = pipeline::start(&worker, &inlet, &call.request);
+            let settle = settle::start(&worker, &inlet, &call.request);
             match tokio::time::timeout(timeout, perform(&worker, settle, call)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(CallError::TimedOut(timeout)),

@@ -8,26 +8,26 @@
 
 use std::sync::Arc;
 
-use causeway_filters::{Exchange, Reply};
-use causeway_model::{Name, ServiceKey};
+use causeway_filters::Exchange;
+use causeway_model::ServiceKey;
 use causeway_wire::authority::Authority;
-use causeway_wire::proxy_status::PROXY_STATUS;
 use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
-use causeway_wire::{Ambiguous, ProxyError, ProxyStatus, hop, path};
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use causeway_wire::{Ambiguous, ProxyError, hop, path};
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::Instant;
 
 use crate::attempt::{Delivery, Head, Replay, deliver};
 use crate::balance::Group;
 use crate::body::Answer;
 use crate::inlet::{Inlet, Way};
+use crate::mesh_name::mesh_names;
 use crate::plan::{Plan, Rule, Service};
+use crate::reply::{Refused, give, refuse};
 use crate::routes::Query;
-use crate::settle::Settle;
+use crate::settle::{Settle, start};
 use crate::tunnel;
 use crate::worker::Worker;
 
@@ -57,8 +57,6 @@ enum Target {
     Foreign(Arc<Group>),
 }
 
-type Refused = Box<Reply>;
-
 /// Answers one request.
 ///
 /// # Cancel safety
@@ -71,7 +69,7 @@ pub(crate) async fn serve(
     let (mut passage, body) = accept(worker, inlet, request);
     match pass(worker, inlet, &mut passage, body).await {
         Ok(response) => record(passage, response),
-        Err(reply) => record_reply(passage.settle, *reply),
+        Err(reply) => give(passage.settle, *reply),
     }
 }
 
@@ -105,30 +103,6 @@ fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Incomin
     let settle = start(worker, inlet, &request);
     let (parts, body) = request.into_parts();
     (Passage { parts, settle, upgrade, choice: None }, body)
-}
-
-/// Begins to write a request down.
-pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
-    Box::new(Settle {
-        worker: worker.clone(),
-        inlet: inlet.clone(),
-        started: Instant::now(),
-        method: request.method().clone(),
-        path: None,
-        request_id: None,
-        rule: None,
-        service: None,
-        endpoint: None,
-        status: 0,
-        reason: "",
-        details: String::new(),
-        would_refuse: None,
-        attempts: 0,
-        bytes: 0,
-        in_flight: None,
-        lent: None,
-        is_done: false,
-    })
 }
 
 // === parse ===
@@ -278,17 +252,6 @@ async fn route_out(worker: &Worker, parts: &request::Parts) -> Result<Route, Ref
     };
     let service = service.ok_or_else(|| unknown(&authority.host))?;
     route_in_mesh(&worker.shared.plan.load(), service, port.filter(|port| *port != 80), parts)
-}
-
-/// The services that a host may mean: `NAME.NAMESPACE.mesh`, `NAME.mesh`. `None` when it is no name of the mesh.
-pub(crate) fn mesh_names(host: &str, suffix: &str, own: &Name) -> Option<Vec<ServiceKey>> {
-    let name = host.strip_suffix(suffix)?;
-    let mut keys = Vec::new();
-    if let Some((name, namespace)) = name.rsplit_once('.') {
-        keys.extend(ServiceKey::parse(namespace, name).ok());
-    }
-    keys.extend(Name::new(name).ok().map(|name| ServiceKey::new(own.clone(), name)));
-    Some(keys)
 }
 
 fn host_of(parts: &request::Parts) -> Option<Authority<'_>> {
@@ -470,31 +433,6 @@ fn record(passage: Passage, mut response: Response<Incoming>) -> Response<Answer
     response.map(|body| Answer::theirs(body, settle, deadline))
 }
 
-pub(crate) fn record_reply(mut settle: Box<Settle>, reply: Reply) -> Response<Answer> {
-    settle.status = reply.status.as_u16();
-    settle.in_flight = None;
-    let mut response = Response::new(());
-    *response.status_mut() = reply.status;
-    *response.headers_mut() = reply.headers;
-    let headers = response.headers_mut();
-    if let Some(failure) = reply.failure {
-        headers.insert(&PROXY_STATUS, failure.to_value());
-        settle.reason = failure.error.as_str();
-        settle.details = failure.details;
-    }
-    if !reply.body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    }
-    if let Some(id) = &settle.request_id {
-        headers.insert(&REQUEST_ID, id.clone());
-    }
-    response.map(|()| Answer::ours(reply.body, Some(settle)))
-}
-
-fn refuse(error: ProxyError, details: &str) -> Refused {
-    Box::new(Reply::failure(ProxyStatus { error, details: details.to_owned() }))
-}
-
 fn unknown(name: &str) -> Refused {
     refuse(ProxyError::DestinationNotFound, &format!("no service {name} is known to the mesh"))
 }
@@ -514,20 +452,5 @@ mod tests {
         // Every connection holds room for one, idle or not.
         let size = size_of_future(serve);
         assert!(size <= 4096, "{size} bytes");
-    }
-
-    #[test]
-    fn mesh_names_mean_services() {
-        let own = Name::default_namespace();
-        let check = |host: &str, expected: &[&str]| {
-            let names = mesh_names(host, ".mesh", &own).unwrap_or_default();
-            assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{host}");
-        };
-        check("cart.mesh", &["default/cart"]);
-        check("cart.shop.mesh", &["shop/cart", "default/cart.shop"]);
-        check("s.g.shop.mesh", &["shop/s.g", "default/s.g.shop"]);
-        check("cart.example", &[]);
-        assert!(mesh_names("cartmesh", ".mesh", &own).is_none());
-        assert!(mesh_names(".mesh", ".mesh", &own).is_some_and(|names| names.is_empty()));
     }
 }

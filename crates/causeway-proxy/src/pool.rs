@@ -24,9 +24,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::bell::{Bell, Level};
-use crate::body::Outgoing;
 use crate::endpoint::{Endpoint, Transport};
 use crate::limits;
+use crate::outgoing::Outgoing;
 use crate::tls::MeshTls;
 
 /// A silent HTTP/2 connection is asked whether it lives; a peer that was cut off is noticed within the sum of both.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use causeway_model::Timestamp;
 
+use crate::facts::Facts;
 use crate::limits::RECORD_BATCHES_MAX;
-use crate::settle::Settle;
 
 /// Where batches go.
 #[derive(Clone)]
@@ -70,33 +70,33 @@ impl Stamp {
 const LINE_BYTES: usize = 640;
 
 /// Appends a request's line.
-pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, settle: &Settle, took: Duration) {
+pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, facts: &Facts, took: Duration) {
     out.reserve(LINE_BYTES);
     out.push(b'{');
     plain(out, "time", time);
-    plain(out, "method", settle.method.as_str());
-    text(out, "path", settle.path.as_ref().map_or("", |path| path.path()));
-    number(out, "status", u64::from(settle.status));
-    plain(out, "reason", settle.reason);
+    plain(out, "method", facts.method.as_str());
+    text(out, "path", facts.path.as_ref().map_or("", |path| path.path()));
+    number(out, "status", u64::from(facts.status));
+    plain(out, "reason", facts.reason);
     number(out, "duration_us", took.as_micros() as u64);
-    number(out, "bytes", settle.bytes);
-    number(out, "attempts", u64::from(settle.attempts));
-    plain(out, "route", settle.rule.as_ref().map_or("", |rule| &rule.label));
-    if let Some(service) = &settle.service {
+    number(out, "bytes", facts.bytes);
+    number(out, "attempts", u64::from(facts.attempts));
+    plain(out, "route", facts.rule.as_ref().map_or("", |rule| &rule.label));
+    if let Some(service) = &facts.service {
         plain(out, "namespace", service.key.namespace.as_str());
         plain(out, "service", service.key.name.as_str());
     }
-    if let Some(endpoint) = &settle.endpoint {
+    if let Some(endpoint) = &facts.endpoint {
         text(out, "endpoint", &endpoint.name);
     }
-    if let Some(caller) = &settle.inlet.client.identity {
+    if let Some(caller) = &facts.inlet.client.identity {
         plain(out, "caller_namespace", caller.service.namespace.as_str());
         plain(out, "caller", caller.service.name.as_str());
     }
-    if let Some(policy) = settle.would_refuse {
+    if let Some(policy) = facts.would_refuse {
         plain(out, "would_refuse", policy);
     }
-    if let Some(id) = settle.request_id.as_ref().and_then(|id| id.to_str().ok()) {
+    if let Some(id) = facts.request_id.as_ref().and_then(|id| id.to_str().ok()) {
         plain(out, "request_id", id);
     }
     // Every field ends with a comma; the last one's becomes the end.

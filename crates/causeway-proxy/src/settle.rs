@@ -1,40 +1,31 @@
 //! The end of a request: its connection goes back, its endpoint is relieved, and what happened is written down.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method};
+use http::Request;
 use hyper::client::conn::http1;
 use tokio::time::Instant;
 
-use crate::body::Outgoing;
-use crate::endpoint::{Endpoint, InFlight};
+use crate::endpoint::InFlight;
+use crate::facts::Facts;
 use crate::inlet::Inlet;
-use crate::plan::{Rule, Service};
+use crate::outgoing::Outgoing;
 use crate::worker::Worker;
 
-/// What is known of a request while it runs.
+/// A request that runs: what is known of it, which reads as its own, and what it holds of others.
 pub(crate) struct Settle {
     pub worker: Arc<Worker>,
-    pub inlet: Arc<Inlet>,
-    pub started: Instant,
-    pub method: Method,
-    pub path: Option<PathAndQuery>,
-    pub request_id: Option<HeaderValue>,
-    pub rule: Option<Arc<Rule>>,
-    pub service: Option<Arc<Service>>,
-    pub endpoint: Option<Arc<Endpoint>>,
-    pub status: u16,
-    /// What went wrong, in one word; empty when nothing did.
-    pub reason: &'static str,
-    /// For `causeway why`.
-    pub details: String,
-    pub would_refuse: Option<&'static str>,
-    pub attempts: u32,
-    pub bytes: u64,
-    pub(crate) in_flight: Option<InFlight>,
-    pub(crate) lent: Option<(u64, http1::SendRequest<Outgoing>)>,
-    pub(crate) is_done: bool,
+    facts: Facts,
+    pub in_flight: Option<InFlight>,
+    pub lent: Option<(u64, http1::SendRequest<Outgoing>)>,
+    is_done: bool,
+}
+
+/// Begins to write a request down.
+pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
+    let facts = Facts::new(inlet.clone(), request.method().clone());
+    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, lent: None, is_done: false })
 }
 
 impl Settle {
@@ -55,7 +46,22 @@ impl Settle {
 
     fn write_down(&mut self, ended: Instant) {
         self.is_done = true;
-        self.worker.ledger.enter(&self.worker, self, ended);
+        let shared = &self.worker.shared;
+        self.worker.ledger.enter(&self.facts, ended, shared.wall(ended), shared.records.as_ref());
+    }
+}
+
+impl Deref for Settle {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+impl DerefMut for Settle {
+    fn deref_mut(&mut self) -> &mut Facts {
+        &mut self.facts
     }
 }
 

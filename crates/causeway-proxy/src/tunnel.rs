@@ -8,8 +8,7 @@
 use std::sync::Arc;
 
 use causeway_base::OnFailure;
-use causeway_filters::Reply;
-use causeway_wire::{ProxyError, ProxyStatus};
+use causeway_wire::ProxyError;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -20,8 +19,9 @@ use crate::bell::Level;
 use crate::body::Answer;
 use crate::inlet::Inlet;
 use crate::limits;
-use crate::pipeline::{mesh_names, start};
-use crate::settle::Settle;
+use crate::mesh_name::mesh_names;
+use crate::reply::{give, refuse};
+use crate::settle::{Settle, start};
 use crate::worker::Worker;
 
 /// Copied at a time in each direction.
@@ -40,17 +40,14 @@ pub(crate) async fn connect(
 ) -> Response<Answer> {
     let client = hyper::upgrade::on(&mut request);
     let mut settle = start(worker, inlet, &request);
-    let refuse = |settle, error, details: String| {
-        crate::pipeline::record_reply(settle, Reply::failure(ProxyStatus { error, details }))
-    };
     let authority = request.uri().authority().map(|a| (a.host().to_owned(), a.port_u16()));
     let Some((host, Some(port))) = authority else {
-        return refuse(settle, ProxyError::HttpRequestError, "CONNECT needs host:port".into());
+        return give(settle, *refuse(ProxyError::HttpRequestError, "CONNECT needs host:port"));
     };
     if mesh_names(&host, &worker.shared.mesh_suffix, &worker.shared.namespace).is_some() {
         let details =
             format!("{host} is a service of the mesh: call it with http://{host}/, the mesh encrypts");
-        return refuse(settle, ProxyError::HttpRequestError, details);
+        return give(settle, *refuse(ProxyError::HttpRequestError, &details));
     }
     let dialed = tokio::time::timeout(limits::CONNECT, worker.pool.dial_host(&host, port)).await;
     match dialed {
@@ -61,11 +58,11 @@ pub(crate) async fn connect(
         }
         Ok(Err(error)) => {
             let details = format!("cannot connect to {host}:{port}: {error}");
-            refuse(settle, ProxyError::ConnectionRefused, details)
+            give(settle, *refuse(ProxyError::ConnectionRefused, &details))
         }
         Err(_) => {
             let details = format!("cannot connect to {host}:{port} within {:?}", limits::CONNECT);
-            refuse(settle, ProxyError::ConnectionTimeout, details)
+            give(settle, *refuse(ProxyError::ConnectionTimeout, &details))
         }
     }
 }

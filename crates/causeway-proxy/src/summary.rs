@@ -1,0 +1,89 @@
+//! What a proxy says of itself, as JSON, and its side of the admin door.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::admin::Questions;
+use crate::endpoint::{Endpoint, Transport};
+use crate::proxy::Proxy;
+
+impl Questions for Proxy {
+    fn is_ready(&self) -> bool {
+        Proxy::is_ready(self)
+    }
+
+    fn metrics(&self) -> String {
+        Proxy::metrics(self)
+    }
+
+    fn summary(&self) -> Value {
+        Proxy::summary(self)
+    }
+
+    fn failures(&self) -> Value {
+        Proxy::failures(self)
+    }
+}
+
+impl Proxy {
+    /// What the proxy runs, as JSON: revision, openings, routes' problems, services with their endpoints and how they fare.
+    pub fn summary(&self) -> Value {
+        let plan = self.shared().plan.load_full();
+        let now = self.shared().micros(tokio::time::Instant::now());
+        let mut keys: Vec<_> = plan.services.keys().collect();
+        keys.sort();
+        let services = keys.into_iter().map(|key| {
+            let ports = plan.services[key].ports.iter().map(|(port, group)| {
+                let endpoints = group.endpoints.iter().map(|endpoint| endpoint_json(endpoint, now));
+                json!({"port": port, "endpoints": endpoints.collect::<Vec<_>>()})
+            });
+            json!({"service": key.to_string(), "ports": ports.collect::<Vec<_>>()})
+        });
+        json!({
+            "revision": plan.revision.get(),
+            "ready": self.is_ready(),
+            "addresses": self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+            "problems": self.problems(),
+            "services": services.collect::<Vec<_>>(),
+        })
+    }
+
+    /// Recent failures, oldest first, as JSON; what `causeway why REQUEST-ID` looks through.
+    pub fn failures(&self) -> Value {
+        let mut failures: Vec<_> =
+            self.workers().iter().flat_map(|worker| worker.ledger.failures()).collect();
+        failures.sort_by_key(|failure| failure.time);
+        let failures = failures.into_iter().map(|failure| {
+            json!({
+                "time": failure.time.to_rfc3339(),
+                "request_id": failure.request_id,
+                "request": failure.what,
+                "route": failure.route,
+                "service": failure.service,
+                "endpoint": failure.endpoint,
+                "status": failure.status,
+                "reason": failure.reason,
+                "details": failure.details,
+                "attempts": failure.attempts,
+            })
+        });
+        Value::Array(failures.collect())
+    }
+}
+
+fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
+    let transport = match &endpoint.transport {
+        Transport::Http1 => "http/1.1".to_owned(),
+        Transport::Http2 => "h2c".to_owned(),
+        Transport::Mesh(identity) => format!("mesh {identity}"),
+    };
+    json!({
+        "name": endpoint.name,
+        "address": format!("{}:{}", endpoint.host, endpoint.port),
+        "transport": transport,
+        "weight": endpoint.weight,
+        "load": endpoint.vitals.load.load(std::sync::atomic::Ordering::Relaxed),
+        "ejected": endpoint.vitals.is_ejected(now),
+    })
+}
