@@ -273,10 +273,18 @@ fn policy_problems(world: World<'_>, policy: &AccessPolicy) -> (Vec<Problem>, Ve
     let accepted = match (policy.targets.is_empty(), missing.len() == policy.targets.len()) {
         (true, _) => vec![problem("the policy targets nothing, so it guards nothing".to_owned())],
         (false, true) => vec![problem(format!("the policy targets no service that exists; {closed}"))],
-        (false, false) => vec![],
+        (false, false) => policy.targets.iter().filter_map(|target| part_of_another(world, target)).collect(),
     };
     let resolved = missing.iter().map(|target| problem(format!("service {target} does not exist; {closed}")));
     (accepted, resolved.collect())
+}
+
+/// Access is decided by the sidecars of a service that registers; a part of one has none of its own.
+fn part_of_another(world: World<'_>, target: &ServiceKey) -> Option<Problem> {
+    let whole = &world.snapshot.service(target)?.subset.as_ref()?.of;
+    let text =
+        format!("service {target} is a part of {whole} and is not guarded: name {whole} as the target");
+    Some(Problem { reason: "TargetIsSubset", code: "CW-1213", text })
 }
 
 fn no_such_topic(world: World<'_>, namespace: &Name, topic: &Name) -> Option<Problem> {

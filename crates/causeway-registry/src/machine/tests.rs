@@ -613,6 +613,19 @@ fn a_policy_without_a_target_is_not_accepted_and_fails_closed() {
 }
 
 #[test]
+fn a_policy_for_a_part_of_a_service_says_that_it_guards_nothing() {
+    let mut house = House::new();
+    house.say(Command::Register(by_ttl("a"))).unwrap();
+    let subset = causeway_model::Subset { of: service().name, version: Some("v1".into()), tags: vec![] };
+    let part = Spec::Service(causeway_model::Service { subset: Some(subset), ..Default::default() });
+    let target = ServiceKey::new(service().namespace, causeway_model::Name::new("part").unwrap());
+    let policy = Spec::AccessPolicy(AccessPolicy { targets: vec![target], allow: vec![], is_dry_run: false });
+    house.say(apply(vec![proposed("part", part, api()), proposed("p", policy, api())])).unwrap();
+    let accepted = house.condition(&object(Kind::AccessPolicy, "p"), ConditionKind::Accepted);
+    assert_eq!((accepted.is_true, accepted.reason.as_str()), (false, "TargetIsSubset"));
+}
+
+#[test]
 fn a_dry_run_says_everything_and_changes_nothing() {
     let mut house = House::new();
     house.say(apply(vec![topic("a", api())])).unwrap();

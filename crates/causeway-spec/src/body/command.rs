@@ -114,10 +114,20 @@ pub fn edit(body: &[u8]) -> Body<Edit> {
         let body = f.take("body").map(|at| at.node.to_json());
         f.done(r);
         if step.is_none() && (path.is_some() || body.is_some()) {
-            at.report(r, Code::Contradiction, "has a path or a body but no step", "write `\"step\": \"charge\"`");
+            at.report(
+                r,
+                Code::Contradiction,
+                "has a path or a body but no step",
+                "write `\"step\": \"charge\"`",
+            );
         }
         if input.is_none() && step.is_none() {
-            at.report(r, Code::Missing, "changes nothing", "write `\"input\"`, or `\"step\"` with `\"path\"` or `\"body\"`");
+            at.report(
+                r,
+                Code::Missing,
+                "changes nothing",
+                "write `\"input\"`, or `\"step\"` with `\"path\"` or `\"body\"`",
+            );
         }
         let step = match step {
             Some(step) => Some(StepEdit { step: step?, is_undo: undo, path, body }),
@@ -142,7 +152,8 @@ mod tests {
         assert_eq!(reason(br#"{"reason": "stock is wrong"}"#).unwrap(), "stock is wrong");
         let resolved = resolve(br#"{"status": "undone", "note": "paid back"}"#).unwrap();
         assert_eq!(resolved, Resolve { status: Some("undone"), note: "paid back".into() });
-        let edited = edit(br#"{"input": {"b": 1, "a": 2}, "step": "pay", "undo": true, "path": "/x"}"#).unwrap();
+        let edited =
+            edit(br#"{"input": {"b": 1, "a": 2}, "step": "pay", "undo": true, "path": "/x"}"#).unwrap();
         assert_eq!(edited.input.as_deref(), Some(r#"{"a":2,"b":1}"#));
         assert!(edited.step.is_some_and(|step| step.is_undo && step.path.as_deref() == Some("/x")));
         for (wrong, code) in [
