@@ -3,6 +3,8 @@
 //! In:    heads that a parser took apart.      Out: their canonical form, or why they are refused.
 //! Owner: nobody; every function is pure.
 //! Invariant: what is routed, authorised, logged and forwarded is the same bytes; what could be read in two ways is refused.
+//! What hyper settles before we see the head (a length beside a transfer coding, a `#` in the target) is said at `hop::check_framing`
+//! and in `path`.
 //! Not here: sockets (`causeway-base::net`), what is done with a request (`causeway-filters`, `causeway-proxy`).
 
 pub mod authority;
@@ -10,9 +12,11 @@ pub mod hop;
 pub mod path;
 pub mod proxy_status;
 pub mod trace;
+pub mod via;
 
 pub use authority::Authority;
 pub use proxy_status::{ProxyError, ProxyStatus};
+pub use via::Pseudonym;
 
 /// Why a request's head is refused with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +45,9 @@ pub enum Ambiguous {
     /// More `..` than elements.
     #[error("the path leads above the root")]
     AboveRoot,
+    /// `..;x`: servers that take parameters off an element see `..`, others see a name.
+    #[error("the path holds . or .. with a parameter, which servers read differently")]
+    DotParameter,
     /// Two ways of saying where the body ends, or one that differs from itself.
     #[error("the request says in two ways how long its body is")]
     Framing,

@@ -64,6 +64,8 @@ errors! {
     HttpResponseTimeout = "http_response_timeout", 504, sent: true;
     /// The answer could not be understood.
     HttpProtocolError = "http_protocol_error", 502, sent: true;
+    /// It came back to a proxy that it had passed. It was not sent on, but sending it again would only go round again.
+    ProxyLoopDetected = "proxy_loop_detected", 502, sent: true;
     /// The configuration is at fault.
     ProxyConfigurationError = "proxy_configuration_error", 500, sent: false;
     /// We are.
