@@ -3,7 +3,8 @@
 //! In:    a request's head and body, the endpoints of its service, its rule.      Out: the head of an answer, or why there is none.
 //! Owner: the pipeline, once a request.
 //! Invariant: a request of which a byte may have been processed is sent again only when it is idempotent; a retry leaves
-//! the failed host, and is paid for from the service's budget unless nothing had been sent.
+//! the failed host, and is paid for from the service's budget unless nothing had been sent. A failure says that nothing was
+//! processed only when that holds for every attempt.
 //! Not here: choosing the service (`pipeline`), what an endpoint's failures lead to (`outlier`).
 
 use std::error::Error as _;
@@ -23,8 +24,9 @@ use tokio::time::Instant;
 
 use crate::balance::Group;
 use crate::endpoint::{Endpoint, FAILURE_COST, InFlight};
+use crate::inlet::Way;
 use crate::limits;
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Upload};
 use crate::outlier::{self, Verdict};
 use crate::plan::Rule;
 use crate::pool::Lease;
@@ -46,7 +48,7 @@ pub(crate) struct Head {
 #[derive(Debug)]
 pub(crate) enum Replay {
     Whole(Option<Bytes>),
-    Once(Option<Incoming>),
+    Once(Option<Incoming>, Arc<Upload>),
 }
 
 /// Everything a delivery needs.
@@ -73,6 +75,8 @@ pub(crate) struct Failure {
     is_unsent: bool,
     /// The connection had served before: perhaps its idle end crossed our request.
     was_reused: bool,
+    /// It is the client's upload that failed: that says nothing of the endpoint.
+    is_clients: bool,
 }
 
 impl Head {
@@ -131,7 +135,7 @@ impl Replay {
         }
         match body.size_hint().exact() {
             Some(length) if length <= limits::REPLAY_BYTES_MAX as u64 => {}
-            _ => return Ok(Replay::Once(Some(body))),
+            _ => return Ok(Replay::Once(Some(body), Arc::default())),
         }
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
@@ -157,18 +161,26 @@ impl Replay {
     fn take(&mut self) -> Option<Outgoing> {
         match self {
             Replay::Whole(bytes) => Some(Outgoing::Whole(bytes.clone())),
-            Replay::Once(body) => body.take().map(Outgoing::Streamed),
+            Replay::Once(body, upload) => body.take().map(|body| Outgoing::Streamed(body, upload.clone())),
         }
     }
 
     fn put_back(&mut self, body: Outgoing) {
-        if let (Replay::Once(slot), Outgoing::Streamed(body)) = (self, body) {
+        if let (Replay::Once(slot, _), Outgoing::Streamed(body, _)) = (self, body) {
             *slot = Some(body);
         }
     }
 
+    /// How the client fares with a body that is streamed.
+    fn upload(&self) -> Option<&Upload> {
+        match self {
+            Replay::Whole(_) => None,
+            Replay::Once(_, upload) => Some(upload),
+        }
+    }
+
     fn is_there(&self) -> bool {
-        !matches!(self, Replay::Once(None))
+        !matches!(self, Replay::Once(None, _))
     }
 }
 
@@ -191,6 +203,8 @@ pub(crate) async fn deliver(
     let is_idempotent = delivery.is_idempotent || head.is_idempotent();
     let mut head = Some(head);
     let mut tried: Vec<u64> = Vec::new();
+    // The first attempt that may have been processed.
+    let mut doubt: Option<Failure> = None;
     for attempt in 0.. {
         // Without a body to read there is nothing between a request's beginning and its first attempt.
         let is_first = attempt == 0 && matches!(body, Replay::Whole(None));
@@ -198,7 +212,7 @@ pub(crate) async fn deliver(
         let now = worker.shared.micros(begun);
         let endpoint = match group.pick(&tried, &worker.seed(), now) {
             Some(endpoint) => endpoint,
-            None => return Err(nobody(group)),
+            None => return Err(doubt.unwrap_or_else(|| nobody(group))),
         };
         settle.attempts += 1;
         settle.endpoint = Some(endpoint.clone());
@@ -208,7 +222,13 @@ pub(crate) async fn deliver(
         let kept = if keep { head.clone() } else { None };
         let sent = try_once(delivery, endpoint, attempt > 0, &mut head, &mut body, begun).await;
         let outcome = match sent {
-            Ok((response, lease)) => judge(endpoint, rule, response, lease),
+            Ok((mut response, lease)) => {
+                // Only a sidecar, which has proved who it is, may say how far a request came; an app could say anything.
+                if !endpoint.is_mesh() {
+                    response.headers_mut().remove(&PROXY_STATUS);
+                }
+                judge(endpoint, rule, response, lease)
+            }
             Err(failure) => Outcome::Failed(failure),
         };
         note(delivery, endpoint, &outcome, begun);
@@ -216,14 +236,14 @@ pub(crate) async fn deliver(
         let wait = match &outcome {
             Outcome::Good(..) => None,
             _ if !has_more || head.is_none() || !body.is_there() => None,
-            _ => retry_wait(delivery, &outcome, is_idempotent, attempt),
+            _ => retry_wait(delivery, &settle.inlet.way, &outcome, is_idempotent, attempt),
         };
-        let Some(wait) = wait else { return finish(outcome, settle) };
+        let Some(wait) = wait else { return finish(outcome, doubt, settle) };
         if let Some(number) = number {
             worker.ledger.count_retry(*number);
         }
         tried.push(endpoint.id);
-        drop(outcome);
+        doubt = doubt.or_else(|| outcome.doubt());
         settle.in_flight = None;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -241,10 +261,38 @@ enum Outcome {
     Failed(Failure),
 }
 
-fn finish(outcome: Outcome, settle: &mut Settle) -> Result<Response<Incoming>, Failure> {
-    let (response, lease) = match outcome {
-        Outcome::Good(response, lease) | Outcome::Bad(response, lease, _) => (response, lease),
-        Outcome::Failed(failure) => {
+impl Outcome {
+    /// Why the request may have been processed by this attempt, which is followed by another.
+    fn doubt(self) -> Option<Failure> {
+        match self {
+            Outcome::Failed(failure) | Outcome::Bad(_, _, Some(failure)) => {
+                (!failure.is_unsent).then_some(failure)
+            }
+            Outcome::Good(response, _) | Outcome::Bad(response, _, None) => Some(Failure {
+                error: ProxyError::ConnectionTerminated,
+                details: format!("an attempt was answered {}", response.status()),
+                is_unsent: false,
+                was_reused: false,
+                is_clients: false,
+            }),
+        }
+    }
+}
+
+/// What the caller learns. That the last attempt was not sent is not the whole truth when an earlier one may have been processed.
+fn finish(
+    outcome: Outcome,
+    doubt: Option<Failure>,
+    settle: &mut Settle,
+) -> Result<Response<Incoming>, Failure> {
+    let (response, lease) = match (outcome, doubt) {
+        (Outcome::Failed(last) | Outcome::Bad(_, _, Some(last)), Some(first)) if last.is_unsent => {
+            settle.in_flight = None;
+            let details = format!("{}; tried again: {}", first.details, last.details);
+            return Err(Failure { details, ..first });
+        }
+        (Outcome::Good(response, lease) | Outcome::Bad(response, lease, _), _) => (response, lease),
+        (Outcome::Failed(failure), _) => {
             settle.in_flight = None;
             return Err(failure);
         }
@@ -271,6 +319,7 @@ async fn try_once(
         details: none.details,
         is_unsent: true,
         was_reused: false,
+        is_clients: false,
     })?;
     let was_reused = lease.is_reused();
     let (Some(taken), Some(bytes)) = (head.take(), body.take()) else {
@@ -292,13 +341,18 @@ async fn try_once(
                 is_unsent = true;
             }
             let error = error.error();
+            if body.upload().is_some_and(Upload::is_broken) {
+                let details = format!("the request's body ended early on its way to {}", endpoint.name);
+                let error = ProxyError::HttpRequestError;
+                return Err(Failure { error, details, is_unsent: false, was_reused, is_clients: true });
+            }
             let kind = match error.is_parse() {
                 true => ProxyError::HttpProtocolError,
                 false => ProxyError::ConnectionTerminated,
             };
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             let details = format!("no answer from {}: {error}{cause}", endpoint.name);
-            Err(Failure { error: kind, details, is_unsent, was_reused })
+            Err(Failure { error: kind, details, is_unsent, was_reused, is_clients: false })
         }
         Err(_) => {
             let details = format!("no answer from {} within {:?}", endpoint.name, begun.elapsed());
@@ -307,6 +361,7 @@ async fn try_once(
                 details,
                 is_unsent: false,
                 was_reused: false,
+                is_clients: body.upload().is_some_and(Upload::waits_for_client),
             })
         }
     }
@@ -353,7 +408,9 @@ fn judge(endpoint: &Endpoint, rule: &Rule, response: Response<Incoming>, lease: 
     {
         let is_unsent = !error.may_be_processed();
         let details = format!("the sidecar of {} says {}", endpoint.name, error.as_str());
-        let failure = Failure { error, details, is_unsent, was_reused: false };
+        // Where the sidecar lost the race against the end of an idle connection to its app, it leaves it to us to try again.
+        let was_reused = error == ProxyError::ConnectionTerminated;
+        let failure = Failure { error, details, is_unsent, was_reused, is_clients: false };
         return Outcome::Bad(response, lease, Some(failure));
     }
     match rule.retry_codes.contains(&status) {
@@ -372,6 +429,7 @@ fn note(delivery: &Delivery<'_>, endpoint: &Endpoint, outcome: &Outcome, begun: 
         Outcome::Good(..) | Outcome::Bad(_, _, None) => Verdict::Failed,
         // An idle connection that ended is no sign of ill health.
         Outcome::Failed(failure) if failure.is_unsent && failure.was_reused => return,
+        Outcome::Failed(failure) if failure.is_clients => return,
         Outcome::Bad(_, _, Some(failure)) | Outcome::Failed(failure) => match failure.is_unsent {
             true => Verdict::Unreachable,
             false => Verdict::Failed,
@@ -390,6 +448,7 @@ fn note(delivery: &Delivery<'_>, endpoint: &Endpoint, outcome: &Outcome, begun: 
 /// Whether an attempt that failed is followed by another, and after how long.
 fn retry_wait(
     delivery: &Delivery<'_>,
+    way: &Way,
     outcome: &Outcome,
     is_idempotent: bool,
     attempt: u32,
@@ -403,7 +462,14 @@ fn retry_wait(
         Outcome::Failed(failure) | Outcome::Bad(_, _, Some(failure)) => Some(failure),
         Outcome::Good(..) | Outcome::Bad(..) => None,
     };
+    // In front of its app a sidecar only mends what no caller need know of; whether a request is sent again, and how often, is
+    // for the caller to say, or their retries would multiply.
+    if matches!(way, Way::Inbound) && !failure.is_some_and(|failure| failure.is_unsent && failure.was_reused)
+    {
+        return None;
+    }
     let is_safe = match failure {
+        Some(failure) if failure.is_clients => false,
         // A status that the rule names: its author says that it may be sent again.
         None => true,
         Some(failure) if failure.is_unsent => failure.error != ProxyError::HttpRequestDenied,
@@ -439,5 +505,5 @@ fn nobody(group: &Group) -> Failure {
         }
         false => (ProxyError::ConnectionLimitReached, "every endpoint of the service is full".to_owned()),
     };
-    Failure { error, details, is_unsent: true, was_reused: false }
+    Failure { error, details, is_unsent: true, was_reused: false, is_clients: false }
 }

@@ -1,7 +1,9 @@
 //! A request's body on its way to a service: streamed as it comes, or whole so that it can be sent again.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -12,8 +14,31 @@ use hyper::body::Incoming;
 pub(crate) enum Outgoing {
     /// All of it; taken when sent. Nothing when the request has none.
     Whole(Option<Bytes>),
-    /// As it comes in.
-    Streamed(Incoming),
+    /// As it comes in; the delivery looks on.
+    Streamed(Incoming, Arc<Upload>),
+}
+
+/// How a streamed body fares at the client's end, for the delivery that sends it: what the client does to its own upload is not
+/// the service's failure.
+#[derive(Debug, Default)]
+pub(crate) struct Upload(AtomicU8);
+
+/// Bytes are at hand, or not yet wanted.
+const FLOWS: u8 = 0;
+/// The service's side would take more, the client has not sent it.
+const WAITS: u8 = 1;
+/// The client broke it off, or sent what is no body.
+const BROKE: u8 = 2;
+
+impl Upload {
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.load(Relaxed) == BROKE
+    }
+
+    /// Whether the client owes bytes that the service's side would take.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.0.load(Relaxed) == WAITS
+    }
 }
 
 impl Body for Outgoing {
@@ -26,21 +51,27 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Outgoing::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Outgoing::Streamed(body, upload) => {
+                upload.0.store(WAITS, Relaxed);
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                let state = if matches!(frame, Some(Err(_))) { BROKE } else { FLOWS };
+                upload.0.store(state, Relaxed);
+                Poll::Ready(frame)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Outgoing::Whole(bytes) => bytes.is_none(),
-            Outgoing::Streamed(body) => body.is_end_stream(),
+            Outgoing::Streamed(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Outgoing::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Outgoing::Streamed(body) => body.size_hint(),
+            Outgoing::Streamed(body, _) => body.size_hint(),
         }
     }
 }

@@ -10,3 +10,5 @@ mod gateway;
 mod mesh;
 #[path = "whole/resilience.rs"]
 mod resilience;
+#[path = "whole/review_attempts.rs"]
+mod review_attempts;
