@@ -136,6 +136,11 @@ impl ControlPlane {
         }
     }
 
+    /// Whether the way from a node is cut.
+    pub(crate) fn is_cut(&self, node: usize) -> bool {
+        self.state.lock().cut_at[node].is_some()
+    }
+
     /// From when on the instance of a node that cannot be heard must not be routable any more.
     pub(crate) fn gone_from(&self, node: usize) -> Option<Instant> {
         let state = self.state.lock();

@@ -26,6 +26,9 @@ pub(crate) const BEHIND_MAX: Duration = Duration::from_secs(1);
 /// 15 s after a restart of the registry.
 const CALM_MAX: Duration = Duration::from_secs(30);
 
+/// How long a node may take to return once it can: its connection is tried again after 5 s at most, its stream likewise.
+const RETURN_MAX: Duration = Duration::from_secs(12);
+
 /// What was seen at the last looks.
 #[derive(Default)]
 struct Watch {
@@ -33,6 +36,8 @@ struct Watch {
     pictures: [(u64, Revision); NODES],
     plans: [(u64, Revision); NODES],
     behind_since: Option<Instant>,
+    /// Since when a node can be heard, and whether the registry held its instance at the last look.
+    heard: [Option<(Instant, bool)>; NODES],
 }
 
 /// Looks until the scope ends.
@@ -63,6 +68,7 @@ impl Watch {
             }
         }
         self.not_behind(world, now);
+        self.kept(world, now);
         not_kept(world, now);
     }
 
@@ -78,6 +84,21 @@ impl Watch {
                     .problem(format!("the {what} of node {} went back from {} to {now}", node.index, last.1));
             }
             *last = (process.generation, now);
+        }
+    }
+
+    /// An instance that is there and can be heard is not forgotten, whatever the registry itself goes through.
+    fn kept(&mut self, world: &World, now: Instant) {
+        let snapshot = world.control.life().map(|life| life.registry.snapshot());
+        for (node, heard) in world.nodes.iter().zip(&mut self.heard) {
+            let is_up = node.process().is_some() && !node.is_leaving();
+            let is_heard = is_up && !world.control.is_cut(node.index);
+            let (since, was_held) = heard.unwrap_or((now, false));
+            let is_held = snapshot.as_ref().map_or(was_held, |snapshot| holds(snapshot, node.index));
+            if is_heard && was_held && !is_held && now - since > RETURN_MAX {
+                world.problem(format!("instance {} is there and was forgotten", node.index));
+            }
+            *heard = is_heard.then_some((since, is_held));
         }
     }
 
