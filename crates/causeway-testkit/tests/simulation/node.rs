@@ -201,7 +201,7 @@ impl Node {
 
     /// Leaves in peace: withdrawn -> acknowledged -> drained -> stopped. Gives what the control plane said, if it did.
     pub(crate) async fn leave(&self) -> Option<Known> {
-        let Some(process) = self.process() else { return None };
+        let process = self.process()?;
         self.change(|state| state.is_leaving = true);
         let known = tokio::time::timeout(WITHDRAW_MAX, process.hold.withdraw()).await;
         if !process.proxy.drain(DRAIN_MAX).await {
