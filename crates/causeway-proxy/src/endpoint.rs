@@ -20,6 +20,8 @@ const HALF_LIFE: Micros = 5_000_000;
 const IDLE_HALF_LIFE: Micros = 1_500_000;
 /// Differences below a millisecond are noise: without a floor the fastest by a hair would take all calls.
 const COST_FLOOR: f64 = 1_000.0;
+/// Endpoints of foreign hosts are numbered from here, those of plans from 1.
+pub(crate) const FOREIGN_IDS: u64 = 1 << 63;
 /// What a failed attempt counts as, so that the endpoint is chosen last until it has been quiet for a while.
 pub(crate) const FAILURE_COST: Micros = 2_000_000;
 /// A new endpoint's share grows to its whole within this time (cold caches, just-in-time compilers).
@@ -69,6 +71,11 @@ pub(crate) struct Vitals {
 impl Endpoint {
     pub(crate) fn is_mesh(&self) -> bool {
         matches!(self.transport, Transport::Mesh(_))
+    }
+
+    /// Whether the app named it, and not a document of the mesh.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.id >= FOREIGN_IDS
     }
 }
 

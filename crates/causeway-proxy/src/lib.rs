@@ -31,6 +31,7 @@ mod metrics;
 mod outbound;
 mod outgoing;
 mod outlier;
+mod own;
 mod pipeline;
 mod plan;
 mod planner;

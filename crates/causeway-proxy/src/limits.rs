@@ -34,6 +34,9 @@ pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// From a connection's beginning or its last answer to a whole head (slow-loris guard and idle limit in one).
 pub(crate) const HEAD: Duration = Duration::from_secs(75);
+/// When a drain begins, kept connections stay this long, so that a client that is just sending its next request is answered (with
+/// `Connection: close`) and not cut off: longer than a way around the world and a busy client's pause.
+pub(crate) const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// Foreign hosts (forward proxy) whose connections a worker keeps.
 pub(crate) const FOREIGN_MAX: usize = 256;
 /// Services with metric series of their own; the rest is counted as one. 8 series each: under 2,000 in all.

@@ -7,8 +7,9 @@
 //! Not here: connections that came in (`listen`), attempts (`attempt`), tunnels (`tunnel`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use causeway_filters::Exchange;
+use causeway_filters::{Exchange, Filter};
 use causeway_model::ServiceKey;
 use causeway_wire::authority::Authority;
 use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
@@ -35,6 +36,8 @@ use crate::worker::Worker;
 struct Passage {
     parts: request::Parts,
     settle: Box<Settle>,
+    /// The target named its host itself, as requests to a forward proxy do.
+    is_absolute: bool,
     /// The client asks to change the protocol of its connection.
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     /// Which of the rule's backends was chosen.
@@ -67,10 +70,16 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let (mut passage, body) = accept(worker, inlet, request);
-    match pass(worker, inlet, &mut passage, body).await {
+    let is_http1 = passage.parts.version < Version::HTTP_2;
+    let mut response = match pass(worker, inlet, &mut passage, body).await {
         Ok(response) => record(passage, response),
         Err(reply) => give(passage.settle, *reply),
+    };
+    let is_last = is_http1 && worker.shared.is_draining.load(Relaxed);
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response
 }
 
 async fn pass(
@@ -80,6 +89,7 @@ async fn pass(
     body: Incoming,
 ) -> Result<Response<Incoming>, Refused> {
     parse(passage)?;
+    mark(worker, inlet, passage)?;
     if passage.parts.method == Method::CONNECT {
         return Err(refuse(
             ProxyError::HttpRequestError,
@@ -102,7 +112,8 @@ fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Incomin
     let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let settle = start(worker, inlet, &request);
     let (parts, body) = request.into_parts();
-    (Passage { parts, settle, upgrade, choice: None }, body)
+    let is_absolute = parts.uri.authority().is_some();
+    (Passage { parts, settle, is_absolute, upgrade, choice: None }, body)
 }
 
 // === parse ===
@@ -119,6 +130,7 @@ fn parse(passage: &mut Passage) -> Result<(), Refused> {
     })?;
     settle.path = parts.uri.path_and_query().cloned();
     hop::strip(&mut parts.headers);
+    hop::strip_disguised(&mut parts.headers);
     identify(parts, settle);
     Ok(())
 }
@@ -158,6 +170,21 @@ fn read_form(parts: &mut request::Parts, way: &Way) -> Result<(), Ambiguous> {
     Ok(())
 }
 
+/// Writes down in `Via` that the request passes here, and ends one that goes in a circle. Between the caller's side of the mesh and
+/// the app's lies no way back, so the app's side writes nothing.
+fn mark(worker: &Worker, inlet: &Inlet, passage: &mut Passage) -> Result<(), Refused> {
+    if matches!(inlet.way, Way::Inbound) {
+        return Ok(());
+    }
+    let Passage { parts, .. } = passage;
+    if worker.pseudonym.is_circle(&parts.headers) {
+        let details = "the request goes in a circle: it has passed this proxy several times (see Via)";
+        return Err(refuse(ProxyError::ProxyLoopDetected, details));
+    }
+    worker.pseudonym.add(&mut parts.headers, parts.version);
+    Ok(())
+}
+
 /// Gives the request its id and trace, unless it has them.
 pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
     let seed = settle.worker.seed();
@@ -194,7 +221,7 @@ async fn route(worker: &Worker, inlet: &Inlet, passage: &mut Passage) -> Result<
             let service = worker.shared.service(key).await.ok_or_else(|| unknown(&key.to_string()))?;
             route_in_mesh(&worker.shared.plan.load(), service, None, &passage.parts)?
         }
-        Way::Outbound => route_out(worker, &passage.parts).await?,
+        Way::Outbound => route_out(worker, passage).await?,
     };
     passage.settle.rule = Some(route.rule.clone());
     Ok(route)
@@ -234,11 +261,20 @@ fn route_in_mesh(
     Ok(Route { rule, matched, target })
 }
 
-async fn route_out(worker: &Worker, parts: &request::Parts) -> Result<Route, Refused> {
+async fn route_out(worker: &Worker, passage: &Passage) -> Result<Route, Refused> {
+    let Passage { parts, is_absolute, .. } = passage;
     let authority = host_of(parts).ok_or_else(|| refuse(ProxyError::HttpRequestError, "no host"))?;
     let port = authority.port;
     let Some(names) = mesh_names(&authority.host, &worker.shared.mesh_suffix, &worker.shared.namespace)
     else {
+        // A request in origin form is meant for us: a web page's, a health check's, our own that came back.
+        if !is_absolute {
+            let details = format!(
+                "this is the sidecar's port for calls out: name a service (Host: NAME{}) or use it as an HTTP proxy",
+                worker.shared.mesh_suffix
+            );
+            return Err(refuse(ProxyError::HttpRequestError, &details));
+        }
         let group = worker.foreign(&authority.host, port.unwrap_or(80));
         return Ok(Route { rule: Arc::default(), matched: 0, target: Target::Foreign(group) });
     };
@@ -289,7 +325,7 @@ async fn request_filters(
     }
     let shared = &worker.shared;
     let access = match &inlet.way {
-        Way::Inbound => shared.plan.load().rules.access.clone(),
+        Way::Inbound => Some(guard(shared.plan.load().rules.access.clone())?),
         _ => None,
     };
     let first = match &inlet.way {
@@ -307,6 +343,12 @@ async fn request_filters(
     }
     settle.would_refuse = exchange.would_refuse;
     Ok(())
+}
+
+/// Who may call the app: without an answer to that, nobody.
+fn guard(access: Option<Arc<dyn Filter>>) -> Result<Arc<dyn Filter>, Refused> {
+    let details = "this sidecar does not know yet who may call its app";
+    access.ok_or_else(|| refuse(ProxyError::HttpRequestDenied, details))
 }
 
 // === to the service ===
@@ -452,5 +494,11 @@ mod tests {
         // Every connection holds room for one, idle or not.
         let size = size_of_future(serve);
         assert!(size <= 4096, "{size} bytes");
+    }
+
+    #[test]
+    fn an_app_without_a_guard_is_closed() {
+        let refused = guard(None).unwrap_err();
+        assert_eq!(refused.status, StatusCode::FORBIDDEN);
     }
 }

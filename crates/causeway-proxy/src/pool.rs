@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::bell::{Bell, Level};
 use crate::endpoint::{Endpoint, Transport};
 use crate::limits;
 use crate::outgoing::Outgoing;
+use crate::own::OwnAddresses;
 use crate::tls::MeshTls;
 
 /// A silent HTTP/2 connection is asked whether it lives; a peer that was cut off is noticed within the sum of both.
@@ -36,6 +38,7 @@ const PING_ANSWER: Duration = Duration::from_secs(5);
 /// A worker's connections.
 pub(crate) struct Pool {
     net: Net,
+    own: OwnAddresses,
     tls: Option<Arc<MeshTls>>,
     scope: Scope,
     bell: Bell,
@@ -90,8 +93,14 @@ pub(crate) struct NoConnection {
 }
 
 impl Pool {
-    pub(crate) fn new(net: Net, tls: Option<Arc<MeshTls>>, scope: Scope, bell: Bell) -> Self {
-        Pool { net, tls, scope, bell, http1: Mutex::default(), http2: Mutex::default() }
+    pub(crate) fn new(
+        net: Net,
+        own: OwnAddresses,
+        tls: Option<Arc<MeshTls>>,
+        scope: Scope,
+        bell: Bell,
+    ) -> Self {
+        Pool { net, own, tls, scope, bell, http1: Mutex::default(), http2: Mutex::default() }
     }
 
     /// A connection to `endpoint`; `upgrades` asks for one of HTTP/1.1 of its own, whatever else is spoken there.
@@ -241,17 +250,31 @@ impl Pool {
 
     async fn dial(&self, endpoint: &Endpoint) -> io::Result<Stream> {
         match endpoint.address {
+            _ if endpoint.is_foreign() => self.dial_foreign(&endpoint.host, endpoint.port).await,
             Some(address) => self.net.connect(address).await,
-            None => self.dial_host(&endpoint.host, endpoint.port).await,
+            None => self.dial_host(&endpoint.host, endpoint.port, |_| Ok(())).await,
         }
     }
 
-    /// Connects to the first address of a host that answers.
-    pub(crate) async fn dial_host(&self, host: &str, port: u16) -> io::Result<Stream> {
+    /// Connects to a host that the app named: wherever that is, it is not one of our own addresses.
+    pub(crate) async fn dial_foreign(&self, host: &str, port: u16) -> io::Result<Stream> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        self.dial_host(bare, port, |address| self.own.check(address)).await
+    }
+
+    /// Connects to the first address of a host that may be called and answers.
+    async fn dial_host(
+        &self,
+        host: &str,
+        port: u16,
+        check: impl Fn(SocketAddr) -> io::Result<()>,
+    ) -> io::Result<Stream> {
         let not_found = |why: String| io::Error::new(io::ErrorKind::NotFound, why);
         let addresses = tokio::net::lookup_host((host, port)).await.map_err(|e| not_found(e.to_string()))?;
         let mut last = not_found(format!("{host} has no address"));
         for address in addresses {
+            // An own address ends it: at another one of the same host the app cannot mean to find somebody else.
+            check(address)?;
             match self.net.connect(address).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
@@ -308,6 +331,7 @@ async fn in_time<T>(
         Ok(Ok(made)) => Ok(made),
         Ok(Err(error)) => {
             let kind = match error.kind() {
+                _ if OwnAddresses::is_refusal(&error) => ProxyError::ProxyLoopDetected,
                 io::ErrorKind::InvalidData => ProxyError::TlsProtocolError,
                 io::ErrorKind::NotFound => ProxyError::DnsError,
                 io::ErrorKind::TimedOut => ProxyError::ConnectionTimeout,

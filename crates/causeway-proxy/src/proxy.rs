@@ -28,6 +28,7 @@ use crate::endpoint::Transport;
 use crate::error::Error;
 use crate::inlet::{Inlet, Way};
 use crate::listen::{self, Opened, Opening};
+use crate::own::OwnAddresses;
 use crate::plan::compile::Compiler;
 use crate::records::Sink;
 use crate::tls::MeshTls;
@@ -65,6 +66,9 @@ impl Proxy {
             Role::Sidecar(sidecar) => doors::of_sidecar(&net, sidecar)?,
             Role::Gateway { .. } | Role::Client { .. } => Vec::new(),
         };
+        let admin = options.admin.map(|address| admin_listener(&net, &role, address)).transpose()?;
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let own = fixed.iter().map(|opening| opening.address).chain(admin_address);
         let source = source_of(&role);
         let trust_domain = credentials.as_ref().map(|credentials| credentials.trust_domain());
         let origin = Instant::now();
@@ -79,6 +83,8 @@ impl Proxy {
             plan: ArcSwap::from_pointee(plan),
             planned: planned.clone(),
             net: net.clone(),
+            own: OwnAddresses::new(own),
+            via: seed.fork().u64(),
             clock,
             origin,
             wall_at_origin: AtomicU64::new(0),
@@ -115,8 +121,6 @@ impl Proxy {
         let doors = Arc::new(Doors::default());
         let (wanted_sender, wanted) = watch::channel(Arc::new(Vec::new()));
         let (opened_sender, opened) = mpsc::unbounded_channel::<Opened>();
-        let admin = options.admin.map(|address| admin_listener(&net, &role, address)).transpose()?;
-        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let is_gateway = matches!(role, Role::Gateway { .. });
         match is_gateway {
             true => drop(doors::offer_gateway(&shared, &doors, &wanted_sender)),
@@ -289,8 +293,9 @@ impl Proxy {
         metrics::exposition(&self.inner.workers)
     }
 
-    /// Stops accepting, asks connections to finish (`Connection: close`, GOAWAY) and waits for them until `deadline`; what is
-    /// left then is broken off. Returns whether all finished in time.
+    /// Stops accepting, lets kept connections say that their next answer is the last (`Connection: close`) for a moment, then asks all
+    /// to finish (idle ones end, GOAWAY) and waits for them until `deadline`; what is left then is broken off. Returns whether
+    /// all finished in time.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the proxy draining; calling it again goes on waiting.
@@ -298,8 +303,12 @@ impl Proxy {
         let inner = &self.inner;
         inner.shared.is_draining.store(true, Relaxed);
         inner.scopes.accept.cancel();
+        let (connections, last_answers) = (&inner.scopes.connections, limits::LAST_ANSWERS.min(deadline));
+        let mut is_whole = connections.shutdown(last_answers).await;
         inner.scopes.bell.ring(Level::Finish);
-        let is_whole = inner.scopes.connections.shutdown(deadline).await;
+        if !is_whole {
+            is_whole = connections.shutdown(deadline - last_answers).await;
+        }
         if let Some(sink) = &inner.shared.records {
             inner.workers.iter().for_each(|worker| worker.ledger.flush(sink));
         }

@@ -20,6 +20,7 @@ use crate::body::Answer;
 use crate::inlet::Inlet;
 use crate::limits;
 use crate::mesh_name::mesh_names;
+use crate::own::OwnAddresses;
 use crate::reply::{give, refuse};
 use crate::settle::{Settle, start};
 use crate::worker::Worker;
@@ -49,12 +50,15 @@ pub(crate) async fn connect(
             format!("{host} is a service of the mesh: call it with http://{host}/, the mesh encrypts");
         return give(settle, *refuse(ProxyError::HttpRequestError, &details));
     }
-    let dialed = tokio::time::timeout(limits::CONNECT, worker.pool.dial_host(&host, port)).await;
+    let dialed = tokio::time::timeout(limits::CONNECT, worker.pool.dial_foreign(&host, port)).await;
     match dialed {
         Ok(Ok(stream)) => {
             settle.status = 200;
             run(settle, client, async move { Ok(stream) });
             Response::new(Answer::ours(bytes::Bytes::new(), None))
+        }
+        Ok(Err(error)) if OwnAddresses::is_refusal(&error) => {
+            give(settle, *refuse(ProxyError::ProxyLoopDetected, &error.to_string()))
         }
         Ok(Err(error)) => {
             let details = format!("cannot connect to {host}:{port}: {error}");

@@ -14,22 +14,21 @@ use causeway_base::net::Net;
 use causeway_base::{Clock, Scope, Seed};
 use causeway_filters::Chain;
 use causeway_model::{Name, Revision, ServiceKey, Timestamp};
+use causeway_wire::Pseudonym;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::balance::Group;
 use crate::bell::Bell;
-use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
+use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport, Vitals};
 use crate::ledger::Ledger;
 use crate::limits;
+use crate::own::OwnAddresses;
 use crate::plan::{Plan, Rule, Service};
 use crate::pool::Pool;
 use crate::records::Sink;
 use crate::tls::MeshTls;
-
-/// Endpoints of foreign hosts are numbered from here, those of plans from 1.
-const FOREIGN_IDS: u64 = 1 << 63;
 
 /// What all workers of a proxy share: read, or written so seldom that nobody waits.
 pub(crate) struct Shared {
@@ -37,6 +36,9 @@ pub(crate) struct Shared {
     /// The revision of `plan`, for those who wait for a newer one.
     pub planned: watch::Receiver<Revision>,
     pub net: Net,
+    pub own: OwnAddresses,
+    /// Of which this proxy's pseudonym in `Via` is made.
+    pub via: u64,
     pub clock: Clock,
     pub origin: Instant,
     /// Wall-clock time at a moment, renewed now and then: milliseconds since 1970 at `origin`.
@@ -83,6 +85,8 @@ pub(crate) struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Pool,
     pub ledger: Ledger,
+    /// The proxy's, made anew for each worker: field values of one origin share a counter, which all workers would write.
+    pub pseudonym: Pseudonym,
     pub scopes: Scopes,
     draws: AtomicU64,
     foreign: Mutex<HashMap<(String, u16), Arc<Group>>>,
@@ -144,12 +148,14 @@ impl Shared {
 
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, seed: &Seed, scopes: Scopes) -> Arc<Self> {
-        let pool =
-            Pool::new(shared.net.clone(), shared.tls.clone(), scopes.upstream.clone(), scopes.bell.clone());
+        let (net, own, tls) = (shared.net.clone(), shared.own.clone(), shared.tls.clone());
+        let pool = Pool::new(net, own, tls, scopes.upstream.clone(), scopes.bell.clone());
+        let pseudonym = Pseudonym::new(shared.via);
         Arc::new(Worker {
             shared,
             pool,
             ledger: Ledger::new(),
+            pseudonym,
             scopes,
             draws: AtomicU64::new(seed.u64()),
             foreign: Mutex::default(),

@@ -12,3 +12,5 @@ mod mesh;
 mod resilience;
 #[path = "whole/review_attempts.rs"]
 mod review_attempts;
+#[path = "whole/review_pipeline.rs"]
+mod review_pipeline;

@@ -14,8 +14,8 @@ pub const PASSES_MAX: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Pseudonym {
     name: String,
-    over_http1: HeaderValue,
-    over_http2: HeaderValue,
+    /// Over HTTP/1.0, HTTP/1.1, HTTP/2.
+    entries: [HeaderValue; 3],
 }
 
 impl Pseudonym {
@@ -25,7 +25,7 @@ impl Pseudonym {
         let value = |version: &str| {
             HeaderValue::try_from(format!("{version} {name}")).expect("letters, digits and a hyphen")
         };
-        Pseudonym { over_http1: value("1.1"), over_http2: value("2"), name }
+        Pseudonym { entries: ["1.0", "1.1", "2"].map(value), name }
     }
 
     /// Whether a request has passed this proxy so often that it goes in a circle.
@@ -38,8 +38,12 @@ impl Pseudonym {
 
     /// Writes down that a request, received in `version`, passes.
     pub fn add(&self, headers: &mut HeaderMap, version: Version) {
-        let value = if version == Version::HTTP_2 { &self.over_http2 } else { &self.over_http1 };
-        headers.append(VIA, value.clone());
+        let entry = match version {
+            Version::HTTP_10 => &self.entries[0],
+            Version::HTTP_2 => &self.entries[2],
+            _ => &self.entries[1],
+        };
+        headers.append(VIA, entry.clone());
     }
 }
 

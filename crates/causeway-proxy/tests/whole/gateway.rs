@@ -160,7 +160,7 @@ async fn a_connection_can_change_its_protocol() {
     house.put("r", gateway_route(vec![rule("/", vec![backend("app", 1)])]));
     let _proxy = start_gateway(&house).await;
     let mut request = House::request("GET h/ws");
-    request.headers_mut().insert("upgrade", "echo".parse().unwrap());
+    request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
     request.headers_mut().insert("connection", "Upgrade".parse().unwrap());
     let mut client = Client::connect(&house.net(), gateway_address()).await;
     let (status, upgraded) = client.upgrade(request).await.unwrap();
