@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use causeway_wire::hop;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use crate::upload::Upload;
 
 /// A request's body towards a service.
 #[derive(Debug)]
@@ -15,13 +17,13 @@ pub(crate) enum Outgoing {
     /// All of it; taken when sent. Nothing when the request has none.
     Whole(Option<Bytes>),
     /// As it comes in; the delivery looks on.
-    Streamed(Incoming, Arc<Upload>),
+    Streamed(Upload, Arc<Progress>),
 }
 
 /// How a streamed body fares at the client's end, for the delivery that sends it: what the client does to its own upload is not
 /// the service's failure.
 #[derive(Debug, Default)]
-pub(crate) struct Upload(AtomicU8);
+pub(crate) struct Progress(AtomicU8);
 
 /// Bytes are at hand, or not yet wanted.
 const FLOWS: u8 = 0;
@@ -30,7 +32,7 @@ const WAITS: u8 = 1;
 /// The client broke it off, or sent what is no body.
 const BROKE: u8 = 2;
 
-impl Upload {
+impl Progress {
     pub(crate) fn is_broken(&self) -> bool {
         self.0.load(Relaxed) == BROKE
     }
@@ -51,12 +53,12 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Outgoing::Streamed(body, upload) => {
-                upload.0.store(WAITS, Relaxed);
+            Outgoing::Streamed(body, progress) => {
+                progress.0.store(WAITS, Relaxed);
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 let state = if matches!(frame, Some(Err(_))) { BROKE } else { FLOWS };
-                upload.0.store(state, Relaxed);
-                Poll::Ready(frame)
+                progress.0.store(state, Relaxed);
+                Poll::Ready(frame.map(|frame| frame.map(cleaned)))
             }
         }
     }
@@ -74,4 +76,12 @@ impl Body for Outgoing {
             Outgoing::Streamed(body, _) => body.size_hint(),
         }
     }
+}
+
+/// Trailers say nothing that only a head may say.
+fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        hop::strip_trailers(trailers);
+    }
+    frame
 }

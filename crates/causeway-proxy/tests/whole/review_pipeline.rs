@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use causeway_base::Scope;
+use causeway_base::net::BindOptions;
 use causeway_proxy::{Proxy, Role};
 use causeway_testkit::{App, Client, House};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -121,6 +122,35 @@ async fn an_app_sees_no_h2c_and_no_caller_in_disguise() {
         assert!(!seen.headers.contains_key(name), "{name} reaches the app");
     }
     assert_eq!(seen.headers["x_mine"], "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_do_not_say_who_calls() {
+    let house = House::new();
+    let address = house.address(8000);
+    let mut listener = house.net().bind(address, BindOptions::default()).unwrap();
+    house.place("raw", "raw-1", address).put();
+    house.put("r", gateway_route(vec![rule("/", vec![backend("raw", 1)])]));
+    let _proxy = start_gateway(&house).await;
+    let app = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = String::new();
+        while !seen.ends_with("\r\n\r\n") || !seen.contains("\r\n0\r\n") {
+            let mut buffer = vec![0; 4096];
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "{seen}");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        seen
+    };
+    let request = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\
+                   trailer: checksum, x-causeway-caller, x_causeway_caller\r\n\r\n\
+                   1\r\nx\r\n0\r\nchecksum: 7\r\nx-causeway-caller: evil\r\nx_causeway_caller: evil\r\n\r\n";
+    let (seen, answer) = tokio::join!(app, raw(&house, gateway_address(), request));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(seen.contains("checksum: 7\r\n"), "{seen}");
+    assert!(!seen.contains("evil"), "{seen}");
 }
 
 #[tokio::test(start_paused = true)]
