@@ -26,11 +26,12 @@ use crate::balance::Group;
 use crate::endpoint::{Endpoint, FAILURE_COST, InFlight};
 use crate::inlet::Way;
 use crate::limits;
-use crate::outgoing::{Outgoing, Upload};
+use crate::outgoing::{Outgoing, Progress};
 use crate::outlier::{self, Verdict};
 use crate::plan::Rule;
 use crate::pool::Lease;
 use crate::settle::Settle;
+use crate::upload::Upload;
 use crate::worker::Worker;
 
 /// A request that carries this may be sent again whatever its method (draft-ietf-httpapi-idempotency-key-header).
@@ -48,7 +49,7 @@ pub(crate) struct Head {
 #[derive(Debug)]
 pub(crate) enum Replay {
     Whole(Option<Bytes>),
-    Once(Option<Incoming>, Arc<Upload>),
+    Once(Option<Upload>, Arc<Progress>),
 }
 
 /// Everything a delivery needs.
@@ -129,7 +130,7 @@ fn absolute(uri: Uri, scheme: Scheme, headers: &mut HeaderMap) -> Uri {
 
 impl Replay {
     /// Reads a short body whole; a long one, or one of unknown length, stays a stream.
-    pub(crate) async fn prepare(mut body: Incoming) -> Result<Self, hyper::Error> {
+    pub(crate) async fn prepare(mut body: Upload) -> Result<Self, hyper::Error> {
         if body.is_end_stream() {
             return Ok(Replay::Whole(None));
         }
@@ -172,10 +173,10 @@ impl Replay {
     }
 
     /// How the client fares with a body that is streamed.
-    fn upload(&self) -> Option<&Upload> {
+    fn progress(&self) -> Option<&Progress> {
         match self {
             Replay::Whole(_) => None,
-            Replay::Once(_, upload) => Some(upload),
+            Replay::Once(_, progress) => Some(progress),
         }
     }
 
@@ -341,7 +342,7 @@ async fn try_once(
                 is_unsent = true;
             }
             let error = error.error();
-            if body.upload().is_some_and(Upload::is_broken) {
+            if body.progress().is_some_and(Progress::is_broken) {
                 let details = format!("the request's body ended early on its way to {}", endpoint.name);
                 let error = ProxyError::HttpRequestError;
                 return Err(Failure { error, details, is_unsent: false, was_reused, is_clients: true });
@@ -361,7 +362,7 @@ async fn try_once(
                 details,
                 is_unsent: false,
                 was_reused: false,
-                is_clients: body.upload().is_some_and(Upload::waits_for_client),
+                is_clients: body.progress().is_some_and(Progress::waits_for_client),
             })
         }
     }

@@ -44,6 +44,7 @@ mod settle;
 mod summary;
 mod tls;
 mod tunnel;
+mod upload;
 mod worker;
 
 pub use config::{Options, Role, Sidecar};

@@ -14,6 +14,10 @@ pub(crate) const WANTS_MAX: usize = 10_000;
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest request body that is read whole before it is sent, so that it can be sent again.
 pub(crate) const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// What is read and dropped of a request's body after an early answer, so that a client that sends all before it reads is answered.
+pub(crate) const UNREAD_BYTES_MAX: usize = 16 << 20;
+/// For so long; other servers' lingering close is as long.
+pub(crate) const UNREAD: Duration = Duration::from_secs(30);
 /// Retries of an attempt that failed, when its rule says nothing.
 pub(crate) const RETRIES: u32 = 2;
 /// Retries whatever a rule says: more would only prolong an outage.

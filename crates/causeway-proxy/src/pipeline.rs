@@ -30,6 +30,7 @@ use crate::reply::{Refused, give, refuse};
 use crate::routes::Query;
 use crate::settle::{Settle, start};
 use crate::tunnel;
+use crate::upload::Upload;
 use crate::worker::Worker;
 
 /// A request on its way, and what is known of it.
@@ -86,7 +87,7 @@ async fn pass(
     worker: &Arc<Worker>,
     inlet: &Inlet,
     passage: &mut Passage,
-    body: Incoming,
+    body: Upload,
 ) -> Result<Response<Incoming>, Refused> {
     parse(passage)?;
     mark(worker, inlet, passage)?;
@@ -106,13 +107,14 @@ async fn pass(
 
 // === accept ===
 
-fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Incoming>) -> (Passage, Incoming) {
+fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Incoming>) -> (Passage, Upload) {
     let is_upgrade = request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
     let upgrade = is_upgrade.then(|| hop::upgrade(request.headers())).flatten();
     let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let settle = start(worker, inlet, &request);
     let (parts, body) = request.into_parts();
     let is_absolute = parts.uri.authority().is_some();
+    let body = Upload::new(body, &parts.headers, &worker.scopes.connections);
     (Passage { parts, settle, is_absolute, upgrade, choice: None }, body)
 }
 
@@ -397,7 +399,7 @@ async fn send(
     route: &Route,
     service: Option<Arc<Service>>,
     port: Option<u16>,
-    body: Incoming,
+    body: Upload,
 ) -> Result<Response<Incoming>, Refused> {
     let Passage { parts, settle, upgrade, .. } = passage;
     let group = match (&route.target, &service) {

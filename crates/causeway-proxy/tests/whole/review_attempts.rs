@@ -5,12 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use causeway_base::outbound::{Call, CallError};
 use causeway_base::{OnFailure, Scope};
+use causeway_model::{AccessPolicy, Spec};
 use causeway_proxy::{Proxy, Role};
 use causeway_testkit::{Client, House};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::*;
@@ -109,17 +107,64 @@ async fn an_early_refusal_over_http2_reaches_a_client_that_still_sends() {
     house.service("app", 1);
     house.put("r", gateway_route(vec![rule("/app", vec![backend("app", 1)])]));
     let _proxy = start_gateway(&house).await;
-    for megabytes in [0, 1, 3, 12] {
-        let stream = house.net().connect(gateway_address()).await.unwrap();
-        let (mut sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        Scope::root("client").spawn("connection", OnFailure::Log, async move { Ok(connection.await?) });
-        let body = Full::new(Bytes::from(vec![b'x'; megabytes << 20]));
-        let request = Request::post("http://h/nowhere").body(body).unwrap();
-        let answer = sender.send_request(request).await.unwrap_or_else(|e| panic!("{megabytes} MB: {e:?}"));
+    let stream = house.net().connect(gateway_address()).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    Scope::root("client").spawn("connection", OnFailure::Log, async move { Ok(connection.await?) });
+    for megabytes in [1, 3, 12] {
+        let request = Request::post("http://h/nowhere").body(()).unwrap();
+        let (answer, mut upload) = client.send_request(request, false).unwrap();
+        let answer = answer.await.unwrap();
         assert_eq!(answer.status(), 404);
-        let text =
-            answer.into_body().collect().await.unwrap_or_else(|e| panic!("{megabytes} MB: {e:?}")).to_bytes();
-        assert!(text.starts_with(b"no route"), "{megabytes} MB: {text:?}");
+        let mut text = answer.into_body();
+        assert!(text.data().await.unwrap().unwrap().starts_with(b"no route"));
+        // A client that sends all before it reads: a reset of its stream would end it.
+        let mut left = megabytes << 20;
+        while left > 0 {
+            upload.reserve_capacity(left);
+            let room = std::future::poll_fn(|cx| upload.poll_capacity(cx)).await;
+            let room = room.unwrap_or_else(|| panic!("{megabytes} MB: reset with {left} to go")).unwrap();
+            left -= room;
+            upload.send_data(Bytes::from(vec![b'x'; room]), left == 0).unwrap();
+        }
     }
+}
+
+/// So it does inside the mesh, where the caller's sidecar is the client.
+#[tokio::test(start_paused = true)]
+async fn an_early_refusal_inside_the_mesh_reaches_a_caller_that_still_sends() {
+    let house = House::new();
+    let app = house.app("pay");
+    let pay = start_sidecar(&house, "pay", 1, Some(&app)).await;
+    let shop = start_sidecar(&house, "shop", 1, None).await;
+    let nobody = AccessPolicy { targets: vec![House::key("pay")], allow: vec![], is_dry_run: false };
+    house.put("guard", Spec::AccessPolicy(nobody));
+    caught_up(&house, &pay).await;
+    caught_up(&house, &shop).await;
+    for megabytes in [0, 1, 3, 12] {
+        let mut client = Client::connect(&house.net(), shop.outbound_address().unwrap()).await;
+        let body = Bytes::from(vec![b'x'; megabytes << 20]);
+        let request = Request::post("http://pay.mesh/charges").header("host", "pay.mesh").body(body).unwrap();
+        let answer = client.send(request).await.unwrap_or_else(|e| panic!("{megabytes} MB: {e:?}"));
+        assert_eq!(answer.status, 403, "{megabytes} MB: {answer:?}");
+    }
+    assert_eq!(app.count(), 0);
+}
+
+/// In front of its app a sidecar leaves it to the caller how often a request is sent.
+#[tokio::test(start_paused = true)]
+async fn retries_do_not_multiply_along_the_way() {
+    let house = House::new();
+    let (one, two) = (house.app("one"), house.app("two"));
+    let _first = start_sidecar(&house, "pay", 1, Some(&one)).await;
+    let _second = start_sidecar(&house, "pay", 2, Some(&two)).await;
+    let shop = start_sidecar(&house, "shop", 1, None).await;
+    caught_up(&house, &shop).await;
+    // Both sidecars hold idle connections to their apps.
+    while one.count() == 0 || two.count() == 0 {
+        assert_eq!(house.ask(shop.outbound_address().unwrap(), "GET http://pay.mesh/").await.status, 200);
+    }
+    let before = one.count() + two.count();
+    [&one, &two].iter().for_each(|app| app.break_off(true));
+    assert_eq!(house.ask(shop.outbound_address().unwrap(), "GET http://pay.mesh/").await.status, 502);
+    assert_eq!(one.count() + two.count() - before, 3, "one attempt and two retries");
 }
