@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_base::outbound::{Call, CallError};
-use causeway_base::{OnFailure, Scope};
+use causeway_base::{OnFailure, Scope, Seed};
 use causeway_model::{AccessPolicy, Spec};
 use causeway_proxy::{Proxy, Role};
 use causeway_testkit::{Client, House};
@@ -167,4 +167,53 @@ async fn retries_do_not_multiply_along_the_way() {
     [&one, &two].iter().for_each(|app| app.break_off(true));
     assert_eq!(house.ask(shop.outbound_address().unwrap(), "GET http://pay.mesh/").await.status, 502);
     assert_eq!(one.count() + two.count() - before, 3, "one attempt and two retries");
+}
+
+/// The same through sidecars: the last one's "not reached" does not hide what the first one's app had read.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_one_sidecars_app_read_is_never_unreachable() {
+    for turn in 0..6 {
+        let house = House::new();
+        let apps = [house.app("one"), house.app("two")];
+        let _first = start_sidecar(&house, "pay", 1, Some(&apps[0])).await;
+        let _second = start_sidecar(&house, "pay", 2, Some(&apps[1])).await;
+        let source = House::key("causeway/sagas");
+        let mut options = options(&house, Role::Client { source }, house.snapshots());
+        options.credentials = Some(house.credentials("causeway/sagas"));
+        options.seed = Seed::from_number(turn);
+        let proxy = Proxy::start(options, &Scope::root("sagas")).await.unwrap();
+        caught_up(&house, &proxy).await;
+        apps[0].break_off(true);
+        apps[1].kill().await;
+        let call = Call {
+            namespace: "default".into(),
+            service: "pay".into(),
+            port: None,
+            request: Request::post("/charges").body(Bytes::from_static(b"{}")).unwrap(),
+            timeout: Duration::from_secs(5),
+            is_idempotent: true,
+            answer_bytes_max: 100,
+        };
+        let error = proxy.outbound().call(call).await.unwrap_err();
+        assert!(apps[0].count() > 0, "it was tried");
+        assert!(matches!(error, CallError::Broken(_)), "turn {turn}: {error:?}");
+    }
+}
+
+/// Over HTTP/2 the broken upload reaches us as a stream of ours that was reset: still the client's doing.
+#[tokio::test(start_paused = true)]
+async fn a_broken_upload_into_the_mesh_ejects_nobody() {
+    let house = House::new();
+    let (one, two) = (house.app("one"), house.app("two"));
+    let _first = start_sidecar(&house, "pay", 1, Some(&one)).await;
+    let _second = start_sidecar(&house, "pay", 2, Some(&two)).await;
+    let shop = start_sidecar(&house, "shop", 1, None).await;
+    caught_up(&house, &shop).await;
+    for _ in 0..20 {
+        let upload = "POST http://pay.mesh/up HTTP/1.1\r\nhost: pay.mesh\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nZZ\r\n";
+        let answer = raw(&house, shop.outbound_address().unwrap(), upload).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    let summary = shop.summary().to_string();
+    assert!(summary.contains("pay-1") && !summary.contains("\"ejected\":true"), "{summary}");
 }
