@@ -3,7 +3,7 @@
 //! In:    the release binary, two backends that say their name.      Out: times from the answer to a registration until the first
 //!        request that the new instance serves, and the requests that failed meanwhile.
 //! Owner: `cargo xtask bench change`.
-//! Invariant: at every moment at least one registered instance is alive, so a failed request is the gateway's.
+//! Invariant: while failures are counted at least one registered instance is alive, so a failed request is the gateway's.
 //! Not here: throughput (`proxy`).
 
 use std::path::Path;
@@ -25,12 +25,19 @@ const P50_MAX: Duration = Duration::from_millis(20);
 const FLIP_MAX: Duration = Duration::from_secs(10);
 /// After a withdrawal this many answers in a row without the old name count as followed (balancing would show it before that).
 const FOLLOWED_AFTER: usize = 20;
+/// Changes in which an address returns that was there before: few, because each can take seconds.
+const RETURNS: usize = 22;
 const NAMES: [&str; 2] = ["red", "blue"];
 
 /// What was seen.
 #[derive(Default)]
 struct Seen {
-    arrivals: Vec<Duration>,
+    /// A new address as the only instance: the gateway must follow, and has no choice.
+    alone: Vec<Duration>,
+    /// A new address beside another instance: the balancer must choose it, too.
+    beside: Vec<Duration>,
+    /// An address that was there a moment ago: what the balancer remembers of it counts.
+    returns: Vec<Duration>,
     withdrawals: Vec<Duration>,
     requests: u64,
     failed: u64,
@@ -57,7 +64,9 @@ pub fn run(flags: &mut Flags) -> Result<()> {
             Ok(mut seen) => {
                 rows.extend(show(label, &mut seen));
                 println!("  {label}: {} requests, {} failed", seen.requests, seen.failed);
-                if percentile(&seen.arrivals, 0.5) > P50_MAX || seen.failed > 0 {
+                let is_late =
+                    [&seen.alone, &seen.beside].iter().any(|times| percentile(times, 0.5) > P50_MAX);
+                if is_late || seen.failed > 0 {
                     problems.push(format!("{label} misses the bar"));
                 }
             }
@@ -82,27 +91,44 @@ fn measure(program: &Path, dir: &Path, kind: &str, flips: usize) -> Result<Seen>
     };
     gateway.as_mut().unwrap_or(&mut up).wait_for_port(port)?;
 
-    let ports = [http::serve(NAMES[0])?, http::serve(NAMES[1])?];
     let mut flipper = Flipper {
         api: Connection::open(node.api)?,
         public: Connection::open(port)?,
         port,
         seen: Seen::default(),
     };
-    flipper.register(0, ports[0])?;
-    flipper.until(|answer| answer == NAMES[0])?;
+    flipper.arrive(0, http::serve(NAMES[0])?)?;
     // Until here the route had no backend.
     flipper.seen = Seen::default();
     for flip in 0..flips {
         let (old, new) = (flip % 2, (flip + 1) % 2);
-        flipper.register(new, ports[new])?;
-        let took = flipper.until(|answer| answer == NAMES[new])?;
-        flipper.seen.arrivals.push(took);
+        let took = flipper.arrive(new, http::serve(NAMES[new])?)?;
+        flipper.seen.beside.push(took);
         flipper.deregister(old)?;
         let took = flipper.until_gone(NAMES[old])?;
         flipper.seen.withdrawals.push(took);
     }
-    Ok(flipper.seen)
+    let ports = [http::serve(NAMES[0])?, http::serve(NAMES[1])?];
+    for flip in flips..flips + RETURNS {
+        let (old, new) = (flip % 2, (flip + 1) % 2);
+        let took = flipper.arrive(new, ports[new])?;
+        // The first two were never there before.
+        if flip >= flips + 2 {
+            flipper.seen.returns.push(took);
+        }
+        flipper.deregister(old)?;
+        flipper.until_gone(NAMES[old])?;
+    }
+    let (requests, failed) = (flipper.seen.requests, flipper.seen.failed);
+    for flip in flips + RETURNS..2 * flips + RETURNS {
+        let (old, new) = (flip % 2, (flip + 1) % 2);
+        flipper.deregister(old)?;
+        flipper.until(|answer| answer.is_none())?;
+        let took = flipper.arrive(new, http::serve(NAMES[new])?)?;
+        flipper.seen.alone.push(took);
+    }
+    // That phase fails requests on purpose.
+    Ok(Seen { requests, failed, ..flipper.seen })
 }
 
 /// One caller of the API and one of the gateway.
@@ -114,6 +140,12 @@ struct Flipper {
 }
 
 impl Flipper {
+    /// Registers and waits for the first answer by the new instance.
+    fn arrive(&mut self, which: usize, port: u16) -> Result<Duration> {
+        self.register(which, port)?;
+        self.until(|answer| answer == Some(NAMES[which]))
+    }
+
     fn register(&mut self, which: usize, port: u16) -> Result<()> {
         let body = format!(r#"{{"address":"127.0.0.1","port":{port},"protocol":"http","ttl":"10m"}}"#);
         self.say("PUT", which, &body)
@@ -131,10 +163,10 @@ impl Flipper {
     }
 
     /// Asks as fast as answers come until one is as wanted; how long that took.
-    fn until(&mut self, is_wanted: impl Fn(&str) -> bool) -> Result<Duration> {
+    fn until(&mut self, is_wanted: impl Fn(Option<&str>) -> bool) -> Result<Duration> {
         let began = Instant::now();
         while began.elapsed() < FLIP_MAX {
-            if self.ask()?.is_some_and(|answer| is_wanted(&answer)) {
+            if is_wanted(self.ask()?.as_deref()) {
                 return Ok(began.elapsed());
             }
         }
@@ -172,7 +204,7 @@ impl Flipper {
     }
 }
 
-fn show(label: &str, seen: &mut Seen) -> [Vec<String>; 2] {
+fn show(label: &str, seen: &mut Seen) -> [Vec<String>; 4] {
     let ms = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1000.0);
     let row = |what: &str, times: &mut Vec<Duration>| {
         times.sort_unstable();
@@ -180,7 +212,9 @@ fn show(label: &str, seen: &mut Seen) -> [Vec<String>; 2] {
         [label, what].into_iter().map(str::to_owned).chain(shares).collect()
     };
     [
-        row("registered -> first request", &mut seen.arrivals),
+        row("new address, alone: registered -> first request", &mut seen.alone),
+        row("new address beside another: registered -> first request", &mut seen.beside),
+        row("known address returns beside another: the same", &mut seen.returns),
         row("deregistered -> last request", &mut seen.withdrawals),
     ]
 }

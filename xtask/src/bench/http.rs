@@ -41,7 +41,7 @@ impl Connection {
         let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
         let length = body.len();
         let text = format!(
-            "{method} {path} HTTP/1.1\r\nhost: bench\r\n{kind}content-length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{kind}content-length: {length}\r\n\r\n{body}"
         );
         self.0.get_mut().write_all(text.as_bytes())?;
         self.answer().with_context(|| format!("{method} {path}"))
