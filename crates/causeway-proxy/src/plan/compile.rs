@@ -194,6 +194,10 @@ impl Compiler {
                 *next += 1;
                 (*next, Arc::new(Vitals::born_at(now)))
             });
+        // In no plan any more, so it was gone: what is known of it is of an earlier life, mostly of how that ended.
+        if Arc::strong_count(vitals) == 1 {
+            *vitals = Arc::new(Vitals::born_at(now));
+        }
         let (id, vitals) = (*id, vitals.clone());
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let address = bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
@@ -467,4 +471,62 @@ fn choice(snapshot: &Snapshot, route: &Object, backend: &causeway_model::Backend
         broken = Some(format!("Service {} has no port {port}", backend.service));
     }
     Choice { service: backend.service.clone(), port: backend.port, weight: backend.weight, filters, broken }
+}
+
+#[cfg(test)]
+mod tests {
+    use causeway_model::{Object, ObjectKey, Origin, Revision, Spec, StaticEndpoint};
+
+    use super::*;
+    use crate::endpoint::FAILURE_COST;
+
+    fn declare(snapshot: &mut Snapshot, revision: u64, ports: &[u16]) {
+        let endpoint = |port: &u16| StaticEndpoint {
+            address: "127.0.0.1".into(),
+            port: Some(*port),
+            ports: Default::default(),
+            zone: None,
+            weight: 100,
+        };
+        let service =
+            causeway_model::Service { endpoints: ports.iter().map(endpoint).collect(), ..Default::default() };
+        snapshot.put_object(Arc::new(Object {
+            key: ObjectKey::service(&key()),
+            origin: Origin::Builtin,
+            revision: Revision::new(revision),
+            spec: Spec::Service(service),
+            conditions: vec![],
+            written: String::new(),
+        }));
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey::parse("default", "echo").unwrap()
+    }
+
+    #[test]
+    fn an_endpoint_that_was_gone_begins_anew_and_one_that_stays_keeps_what_is_known() {
+        let role = Role::Client { source: ServiceKey::parse("causeway", "events").unwrap() };
+        let (mut compiler, mut snapshot) = (Compiler::new(role, None), Snapshot::default());
+        let (vitals, mut last): (_, Option<Plan>) = (
+            |compiler: &Compiler, port: u16| {
+                let found = compiler.endpoints.iter().find(|((_, of, _), _)| *of == port);
+                found.map(|(_, (_, vitals))| vitals.clone()).unwrap()
+            },
+            None,
+        );
+        let mut now = 1;
+        for ports in [&[1, 2][..], &[1], &[1, 2]] {
+            now += 1;
+            declare(&mut snapshot, now, ports);
+            last = Some(compiler.compile(&snapshot, last.as_ref(), now));
+            if now == 2 {
+                vitals(&compiler, 1).observe(now, FAILURE_COST);
+                vitals(&compiler, 2).observe(now, FAILURE_COST);
+            }
+        }
+        assert!(vitals(&compiler, 1).cost(now, 1.0) >= FAILURE_COST as f64, "it never left");
+        assert!(vitals(&compiler, 2).cost(now, 1.0) < FAILURE_COST as f64, "it came back");
+        drop(last);
+    }
 }
