@@ -215,8 +215,7 @@ impl Task {
         self.is_hungry = self.is_behind() && !self.is_blocked();
         self.note_records();
         self.publish_status();
-        #[cfg(debug_assertions)]
-        if self.group.machine.entries.len() <= invariants::CHECKED_MAX {
+        if cfg!(debug_assertions) && self.group.machine.entries.len() <= invariants::CHECKED_MAX {
             debug_assert_eq!(invariants::check(&self.group.machine), Ok(()));
         }
     }
