@@ -19,7 +19,7 @@ const USAGE: &str = "cargo xtask VERB
   check        fmt, clippy, tidy and every test, in the order of speed (what ./test runs once its peers are installed)
   tidy         the rules of the house: floors, import circles, error pages, code map
   fix          what can be mended by itself: fmt
-  bench NAME   proxy | store | saga | change: figures side by side (see bench/README.md)
+  bench NAME   proxy | idle | change | store | saga | registry: figures side by side (see bench/README.md)
   sim [--seed N] [--seeds N]   the simulation; a failing seed is printed and replays";
 
 fn main() -> ExitCode {
