@@ -70,9 +70,9 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<()> {
         unsound.iter().for_each(|problem| println!("{problem}"));
     }
     if bad > 0 {
-        bail!("{bad} problems; {good} documents are fine");
+        bail!("problems: {bad}; documents that are fine: {good}");
     }
-    println!("{good} documents are fine");
+    println!("documents that are fine: {good}");
     Ok(())
 }
 
