@@ -1,0 +1,169 @@
+//! A request's head.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri, Version};
+
+use super::fields::{self, Fields, Progress};
+use super::framing::{Framing, Parsed};
+use super::limits::Limits;
+use super::refusal::Refusal;
+
+/// A request's head. Values and target are slices of one copy of it, so they hold nothing of the buffer that it was read into.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// As it was sent: methods tell capitals from small letters.
+    pub method: Method,
+    /// In the form it was sent in: a path, a whole URI, an authority (CONNECT only) or `*` (OPTIONS only).
+    pub uri: Uri,
+    /// 1.0 or 1.1.
+    pub version: Version,
+    /// As they were sent, also those of the connection; `content-length` without zeros in front.
+    pub headers: HeaderMap,
+    /// Never [`Framing::UntilClose`].
+    pub framing: Framing,
+    /// Whether the client would send another request on this connection.
+    pub is_persistent: bool,
+    /// Whether the client waits for [`super::CONTINUE`] before it sends the body. There is a body then.
+    pub expects_continue: bool,
+    /// Whether a change of protocol is asked for, in both fields that this takes.
+    pub upgrade: bool,
+    /// The head's length, with the empty lines before it. The body begins there.
+    pub bytes: usize,
+}
+
+/// Reads a request's head at the beginning of `bytes`: all that the connection has and nobody has read yet.
+///
+/// # Errors
+/// [`Refusal`]: answer with its status and close.
+pub fn request_head(
+    bytes: &[u8],
+    progress: &mut Progress,
+    limits: &Limits,
+) -> Result<Parsed<RequestHead>, Refusal> {
+    if !progress.is_worth_reading(bytes) && bytes.len() < limits.head_bytes {
+        return Ok(Parsed::Partial);
+    }
+    let bytes = &bytes[..bytes.len().min(limits.head_bytes)];
+    let Some(skipped) = empty_lines(bytes, limits)? else { return Ok(Parsed::Partial) };
+    let bytes_left = &bytes[skipped..];
+    let mut places = fields::places();
+    let mut found = httparse::Request::new(&mut []);
+    let places = &mut places[..limits.fields.min(Limits::FIELDS_MAX)];
+    let length = match found.parse_with_uninit_headers(bytes_left, places) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return partial(bytes, found.path, limits),
+        Err(error) => return Err(refusal_of(error, bytes_left, limits)),
+    };
+    let head = &bytes_left[..length];
+    fields::check_line_ends(head, found.headers)?;
+    let (Some(method), Some(target), Some(version)) = (found.method, found.path, found.version) else {
+        return Err(Refusal::BadRequestLine);
+    };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::BadRequestLine)?;
+    let copy = Bytes::copy_from_slice(head);
+    let fields = Fields::read(head, &copy, found.headers)?;
+    let start = target.as_ptr() as usize - head.as_ptr() as usize;
+    let uri = target_of(&method, copy.slice(start..start + target.len()), limits)?;
+    *progress = Progress::default();
+    finish(method, uri, version, fields, skipped + length).map(Parsed::Done)
+}
+
+fn finish(
+    method: Method,
+    uri: Uri,
+    version: u8,
+    fields: Fields,
+    bytes: usize,
+) -> Result<RequestHead, Refusal> {
+    let is_old = version == 0;
+    let framing = match (fields.is_chunked, fields.length) {
+        (true, _) if is_old => return Err(Refusal::CodingInOldVersion),
+        (true, _) => Framing::Chunked,
+        (false, Some(length)) => Framing::Length(length),
+        (false, None) => Framing::None,
+    };
+    if method == Method::CONNECT && !framing.is_empty() {
+        return Err(Refusal::UnexpectedBody);
+    }
+    Ok(RequestHead {
+        method,
+        uri,
+        version: if is_old { Version::HTTP_10 } else { Version::HTTP_11 },
+        framing,
+        is_persistent: !fields.says_close && (!is_old || fields.says_keep_alive),
+        expects_continue: fields.expects_continue && !is_old && !framing.is_empty(),
+        upgrade: fields.asks_upgrade() && !is_old,
+        headers: fields.headers,
+        bytes,
+    })
+}
+
+/// The length of the empty lines before a request; nothing while they go on.
+fn empty_lines(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+    let mut at = 0;
+    for _ in 0..=limits.empty_lines {
+        match (bytes.get(at), bytes.get(at + 1)) {
+            (None, _) | (Some(b'\r'), None) => return Ok(None),
+            (Some(b'\r'), Some(b'\n')) => at += 2,
+            (Some(b'\n'), _) => return Err(Refusal::BareLf),
+            _ => return Ok(Some(at)),
+        }
+    }
+    Err(Refusal::BadRequestLine)
+}
+
+fn partial(bytes: &[u8], target: Option<&str>, limits: &Limits) -> Result<Parsed<RequestHead>, Refusal> {
+    let is_long = |line: &[u8]| line.len() > limits.target_bytes + METHOD_BYTES_MAX;
+    match target {
+        Some(target) if target.len() > limits.target_bytes => Err(Refusal::TargetTooLong),
+        None if is_long(bytes) => Err(Refusal::TargetTooLong),
+        _ if bytes.len() >= limits.head_bytes => Err(Refusal::HeadTooLarge),
+        _ => Ok(Parsed::Partial),
+    }
+}
+
+/// The longest that IANA knows is UPDATEREDIRECTREF with 17; with it and a target that is too long the line is too long.
+const METHOD_BYTES_MAX: usize = 32;
+
+fn refusal_of(error: httparse::Error, bytes: &[u8], limits: &Limits) -> Refusal {
+    let line_end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
+    let line = bytes[..line_end].trim_ascii_end();
+    let refusal = fields::refusal_of(error, Refusal::BadRequestLine);
+    match refusal {
+        Refusal::BadVersion if !is_version(line) => Refusal::BadRequestLine,
+        Refusal::BadRequestLine if line.len() > limits.target_bytes + METHOD_BYTES_MAX => {
+            Refusal::TargetTooLong
+        }
+        refusal => refusal,
+    }
+}
+
+/// Whether a line ends with what RFC 9112 section 2.3 calls a version.
+fn is_version(line: &[u8]) -> bool {
+    let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+}
+
+/// The target in one of the four forms of RFC 9112 section 3.2.
+fn target_of(method: &Method, target: Bytes, limits: &Limits) -> Result<Uri, Refusal> {
+    if target.len() > limits.target_bytes {
+        return Err(Refusal::TargetTooLong);
+    }
+    if target.iter().any(|&b| b == b'#' || !b.is_ascii_graphic()) {
+        return Err(Refusal::BadTarget);
+    }
+    let is_path = target[0] == b'/';
+    let is_star = *target == *b"*";
+    let uri = Uri::from_maybe_shared(target).map_err(|_| Refusal::BadTarget)?;
+    let is_good = match *method {
+        Method::CONNECT => uri.scheme().is_none() && uri.port().is_some() && uri.path_and_query().is_none(),
+        Method::OPTIONS if is_star => true,
+        _ if is_star => false,
+        _ => is_path || uri.scheme().is_some_and(is_http),
+    };
+    if is_good { Ok(uri) } else { Err(Refusal::BadTarget) }
+}
+
+fn is_http(scheme: &http::uri::Scheme) -> bool {
+    *scheme == http::uri::Scheme::HTTP || *scheme == http::uri::Scheme::HTTPS
+}
