@@ -7,43 +7,29 @@
 //! processed only when that holds for every attempt.
 //! Not here: choosing the service (`pipeline`), what an endpoint's failures lead to (`outlier`).
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use causeway_wire::proxy_status::PROXY_STATUS;
 use causeway_wire::{ProxyError, ProxyStatus};
-use http::header::{HOST, HeaderName};
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::balance::Group;
+use crate::body::{BodyError, Inflow};
 use crate::endpoint::{Endpoint, FAILURE_COST, InFlight};
 use crate::inlet::Way;
+use crate::lease::{Departure, Lease};
 use crate::limits;
-use crate::outgoing::{Outgoing, Progress};
+use crate::outgoing::{Head, Outgoing, Progress};
 use crate::outlier::{self, Verdict};
 use crate::plan::Rule;
-use crate::pool::Lease;
 use crate::settle::Settle;
 use crate::upload::Upload;
 use crate::worker::Worker;
-
-/// A request that carries this may be sent again whatever its method (draft-ietf-httpapi-idempotency-key-header).
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// A request's head on its way out: target in origin form, `Host` among the fields.
-#[derive(Clone, Debug)]
-pub(crate) struct Head {
-    pub method: Method,
-    pub uri: Uri,
-    pub headers: HeaderMap,
-}
 
 /// A request's body: whole, so that it can be sent again, or a stream that can be sent once.
 #[derive(Debug)]
@@ -80,57 +66,9 @@ pub(crate) struct Failure {
     is_clients: bool,
 }
 
-impl Head {
-    pub(crate) fn is_idempotent(&self) -> bool {
-        self.method.is_idempotent() || self.headers.contains_key(&IDEMPOTENCY_KEY)
-    }
-
-    /// The request as its endpoint wants it.
-    fn into_request(self, endpoint: &Endpoint, is_http2: bool, body: Outgoing) -> Request<Outgoing> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.headers_mut() = self.headers;
-        match is_http2 {
-            false => *request.uri_mut() = self.uri,
-            true => {
-                let scheme = if endpoint.is_mesh() { Scheme::HTTPS } else { Scheme::HTTP };
-                *request.uri_mut() = absolute(self.uri, scheme, request.headers_mut());
-                *request.version_mut() = Version::HTTP_2;
-            }
-        }
-        request
-    }
-
-    /// The head out of a request that came back unsent.
-    fn of(request: Request<Outgoing>) -> (Self, Outgoing) {
-        let (parts, body) = request.into_parts();
-        let mut headers = parts.headers;
-        if let Some(authority) = parts.uri.authority()
-            && let Ok(host) = authority.as_str().parse()
-        {
-            headers.insert(HOST, host);
-        }
-        let uri = match parts.uri.into_parts().path_and_query {
-            Some(path) => Uri::from(path),
-            None => Uri::default(),
-        };
-        (Head { method: parts.method, uri, headers }, body)
-    }
-}
-
-/// HTTP/2 says the host in the target and not in a field.
-fn absolute(uri: Uri, scheme: Scheme, headers: &mut HeaderMap) -> Uri {
-    let authority = headers.remove(HOST).and_then(|host| Authority::from_maybe_shared(host).ok());
-    let Some(authority) = authority else { return uri };
-    let mut parts = uri.into_parts();
-    parts.scheme = Some(scheme);
-    parts.authority = Some(authority);
-    Uri::from_parts(parts).unwrap_or_default()
-}
-
 impl Replay {
     /// Reads a short body whole; a long one, or one of unknown length, stays a stream.
-    pub(crate) async fn prepare(mut body: Upload) -> Result<Self, hyper::Error> {
+    pub(crate) async fn prepare(mut body: Upload) -> Result<Self, BodyError> {
         if body.is_end_stream() {
             return Ok(Replay::Whole(None));
         }
@@ -195,7 +133,7 @@ pub(crate) async fn deliver(
     settle: &mut Settle,
     head: Head,
     mut body: Replay,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<Inflow>, Failure> {
     let Delivery { worker, group, number, rule, .. } = delivery;
     if let Some(number) = number {
         worker.ledger.deposit(*number);
@@ -220,8 +158,7 @@ pub(crate) async fn deliver(
         settle.in_flight = Some(InFlight::new(&endpoint.vitals));
         let has_more = attempt < retries;
         let keep = has_more && (is_idempotent || endpoint.is_mesh() || !rule.retry_codes.is_empty());
-        let kept = if keep { head.clone() } else { None };
-        let sent = try_once(delivery, endpoint, attempt > 0, &mut head, &mut body, begun).await;
+        let sent = try_once(delivery, endpoint, attempt > 0, &mut head, keep, &mut body, begun).await;
         let outcome = match sent {
             Ok((mut response, lease)) => {
                 // Only a sidecar, which has proved who it is, may say how far a request came; an app could say anything.
@@ -233,7 +170,6 @@ pub(crate) async fn deliver(
             Err(failure) => Outcome::Failed(failure),
         };
         note(delivery, endpoint, &outcome, begun);
-        head = head.or(kept);
         let wait = match &outcome {
             Outcome::Good(..) => None,
             _ if !has_more || head.is_none() || !body.is_there() => None,
@@ -256,9 +192,9 @@ pub(crate) async fn deliver(
 /// How an attempt ended.
 enum Outcome {
     /// An answer to be given back.
-    Good(Response<Incoming>, Lease),
+    Good(Response<Inflow>, Lease),
     /// An answer that says that nothing, or nothing useful, was done: perhaps another endpoint does better.
-    Bad(Response<Incoming>, Lease, Option<Failure>),
+    Bad(Response<Inflow>, Lease, Option<Failure>),
     Failed(Failure),
 }
 
@@ -285,7 +221,7 @@ fn finish(
     outcome: Outcome,
     doubt: Option<Failure>,
     settle: &mut Settle,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<Inflow>, Failure> {
     let (response, lease) = match (outcome, doubt) {
         (Outcome::Failed(last) | Outcome::Bad(_, _, Some(last)), Some(first)) if last.is_unsent => {
             settle.in_flight = None;
@@ -310,9 +246,10 @@ async fn try_once(
     endpoint: &Endpoint,
     is_retry: bool,
     head: &mut Option<Head>,
+    keep: bool,
     body: &mut Replay,
     begun: Instant,
-) -> Result<(Response<Incoming>, Lease), Failure> {
+) -> Result<(Response<Inflow>, Lease), Failure> {
     let limit = attempt_end(delivery, begun);
     let checkout = delivery.worker.pool.checkout(endpoint, delivery.upgrades, is_retry, begun);
     let mut lease = checkout.await.map_err(|none| Failure {
@@ -323,37 +260,26 @@ async fn try_once(
         is_clients: false,
     })?;
     let was_reused = lease.is_reused();
-    let (Some(taken), Some(bytes)) = (head.take(), body.take()) else {
-        unreachable!("a retry is allowed only with head and body at hand");
-    };
-    let request = taken.into_request(endpoint, lease.is_http2(), bytes);
+    let mut outgoing = body.take();
+    let sent = lease.send(Departure { endpoint, head, body: &mut outgoing, keep });
     let sent = match limit {
-        Some(limit) => tokio::time::timeout_at(limit, lease.send(request)).await,
-        None => Ok(lease.send(request).await),
+        Some(limit) => tokio::time::timeout_at(limit, sent).await,
+        None => Ok(sent.await),
     };
     match sent {
         Ok(Ok(response)) => Ok((response, lease)),
-        Ok(Err(mut error)) => {
-            let mut is_unsent = is_refused_stream(error.error());
-            if let Some(request) = error.take_message() {
-                let (taken, bytes) = Head::of(request);
-                *head = Some(taken);
-                body.put_back(bytes);
-                is_unsent = true;
+        Ok(Err(error)) => {
+            if let Some(outgoing) = outgoing {
+                body.put_back(outgoing);
             }
-            let error = error.error();
             if body.progress().is_some_and(Progress::is_broken) {
                 let details = format!("the request's body ended early on its way to {}", endpoint.name);
                 let error = ProxyError::HttpRequestError;
                 return Err(Failure { error, details, is_unsent: false, was_reused, is_clients: true });
             }
-            let kind = match error.is_parse() {
-                true => ProxyError::HttpProtocolError,
-                false => ProxyError::ConnectionTerminated,
-            };
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            let details = format!("no answer from {}: {error}{cause}", endpoint.name);
-            Err(Failure { error: kind, details, is_unsent, was_reused, is_clients: false })
+            let details = format!("no answer from {}: {}", endpoint.name, error.details);
+            let is_unsent = error.is_unsent;
+            Err(Failure { error: error.error, details, is_unsent, was_reused, is_clients: false })
         }
         Err(_) => {
             let details = format!("no answer from {} within {:?}", endpoint.name, begun.elapsed());
@@ -382,23 +308,8 @@ fn attempt_end(delivery: &Delivery<'_>, begun: Instant) -> Option<Instant> {
     }
 }
 
-/// The peer said that it did not and will not process the request (RFC 9113 sections 6.8, 8.7).
-fn is_refused_stream(error: &hyper::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let reason = error.reason();
-            return error.is_remote()
-                && (reason == Some(h2::Reason::REFUSED_STREAM)
-                    || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)));
-        }
-        cause = error.source();
-    }
-    false
-}
-
 /// Looks at an answer's head: a sidecar's own failure, or a status that the rule tries again.
-fn judge(endpoint: &Endpoint, rule: &Rule, response: Response<Incoming>, lease: Lease) -> Outcome {
+fn judge(endpoint: &Endpoint, rule: &Rule, response: Response<Inflow>, lease: Lease) -> Outcome {
     let status = response.status().as_u16();
     if status < 400 {
         return Outcome::Good(response, lease);

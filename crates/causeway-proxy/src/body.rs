@@ -1,6 +1,6 @@
-//! Answers' bodies on their way through, streamed as they come.
+//! Bodies on their way through, streamed as they come.
 //!
-//! In:    hyper's incoming bodies, or bytes.      Out: [`Answer`] towards a client.
+//! In:    what a connection reads, of either side, or bytes of ours.      Out: [`Inflow`], and [`Answer`] towards a client.
 //! Owner: the connection that sends it.
 //! Invariant: an answer settles exactly once: at its end, at an error, or when it is dropped.
 //! Not here: requests' bodies (`outgoing`), what settling writes down (`ledger`).
@@ -19,9 +19,54 @@ use crate::settle::Settle;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the connection broke")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the time limit of the route passed")]
     TimedOut,
+}
+
+impl BodyError {
+    /// The other end, or the way to it, failed.
+    pub(crate) fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        BodyError::Broken(error.into())
+    }
+}
+
+/// The body of a message as it comes in, from a client or from a service.
+#[derive(Debug)]
+pub(crate) enum Inflow {
+    /// There is none.
+    Empty,
+    /// Of a connection that hyper drives.
+    Hyper(Incoming),
+}
+
+impl Body for Inflow {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Inflow::Empty => Poll::Ready(None),
+            Inflow::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::broken),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Inflow::Empty => true,
+            Inflow::Hyper(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Inflow::Empty => SizeHint::with_exact(0),
+            Inflow::Hyper(body) => body.size_hint(),
+        }
+    }
 }
 
 /// An answer's body towards a client.
@@ -34,7 +79,7 @@ pub(crate) struct Answer {
 
 enum Content {
     Ours(Option<Bytes>),
-    Theirs(Incoming),
+    Theirs(Inflow),
 }
 
 impl Answer {
@@ -43,7 +88,7 @@ impl Answer {
         Answer { content: Content::Ours(bytes), settle, deadline: None }
     }
 
-    pub(crate) fn theirs(body: Incoming, settle: Box<Settle>, deadline: Option<Pin<Box<Sleep>>>) -> Self {
+    pub(crate) fn theirs(body: Inflow, settle: Box<Settle>, deadline: Option<Pin<Box<Sleep>>>) -> Self {
         let mut answer = Answer { content: Content::Theirs(body), settle: Some(settle), deadline };
         if answer.is_end_stream() {
             answer.settle("");
@@ -84,7 +129,7 @@ impl Body for Answer {
             }
             Some(Err(error)) => {
                 this.settle("upstream_broke");
-                Some(Err(BodyError::Broken(error)))
+                Some(Err(error))
             }
             Some(Ok(frame)) => {
                 if let (Some(data), Some(settle)) = (frame.data_ref(), &mut this.settle) {

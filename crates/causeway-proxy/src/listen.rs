@@ -18,15 +18,17 @@ use causeway_base::{OnFailure, Scope};
 use causeway_filters::Client;
 use http::{Method, Request};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
 use crate::bell::Level;
+use crate::body::Inflow;
 use crate::inlet::{Inlet, Way};
 use crate::limits;
+use crate::sniff::{Rewound, sniff};
 use crate::worker::Worker;
 use crate::{pipeline, tunnel};
 
@@ -170,11 +172,30 @@ async fn serve_stream<S>(worker: Arc<Worker>, inlet: Inlet, stream: S, is_h2: Op
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (is_h2, stream) = match is_h2 {
+        Some(is_h2) => (is_h2, Rewound::new(stream)),
+        None => tokio::select! {
+            biased;
+            () = worker.scopes.bell.rung(Level::Finish) => return Ok(()),
+            sniffed = sniff(stream) => sniffed?,
+        },
+    };
+    match is_h2 {
+        true => Box::pin(serve_http2(worker, inlet, stream)).await,
+        false => Box::pin(serve_http1(worker, inlet, stream)).await,
+    }
+}
+
+async fn serve_http1<S>(worker: Arc<Worker>, inlet: Inlet, stream: Rewound<S>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let finish = worker.scopes.bell.rung(Level::Finish);
     let inlet = Arc::new(inlet);
     let service = service_fn(move |request: Request<Incoming>| {
         let (worker, inlet) = (worker.clone(), inlet.clone());
         async move {
+            let request = request.map(Inflow::Hyper);
             let is_connect = request.method() == Method::CONNECT && matches!(inlet.way, Way::Outbound);
             Ok::<_, Infallible>(match is_connect {
                 true => Box::pin(tunnel::connect(&worker, &inlet, request)).await,
@@ -182,8 +203,9 @@ where
             })
         }
     });
-    let builder = builder(is_h2);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits::HEAD).half_close(true);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection, finish);
     let served = tokio::select! {
         biased;
@@ -193,21 +215,41 @@ where
         }
         served = connection.as_mut() => served,
     };
-    served.map_err(|error| io::Error::other(error.to_string()))
+    served.map_err(io::Error::other)
 }
 
-fn builder(is_h2: Option<bool>) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEAD).half_close(true);
+async fn serve_http2<S>(worker: Arc<Worker>, inlet: Inlet, stream: Rewound<S>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let finish = worker.scopes.bell.rung(Level::Finish);
+    let inlet = Arc::new(inlet);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (worker, inlet) = (worker.clone(), inlet.clone());
+        async move {
+            let request = request.map(Inflow::Hyper);
+            let is_connect = request.method() == Method::CONNECT && matches!(inlet.way, Way::Outbound);
+            Ok::<_, Infallible>(match is_connect {
+                true => Box::pin(tunnel::connect(&worker, &inlet, request)).await,
+                false => pipeline::serve(&worker, &inlet, request).await,
+            })
+        }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
         .initial_stream_window_size(limits::STREAM_WINDOW)
         .initial_connection_window_size(limits::CONNECTION_WINDOW);
-    match is_h2 {
-        Some(true) => builder.http2_only(),
-        Some(false) => builder.http1_only(),
-        None => builder,
-    }
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection, finish);
+    let served = tokio::select! {
+        biased;
+        () = &mut finish => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        served = connection.as_mut() => served,
+    };
+    served.map_err(io::Error::other)
 }

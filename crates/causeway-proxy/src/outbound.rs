@@ -17,8 +17,10 @@ use http::{HeaderValue, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 
-use crate::attempt::{Delivery, Head, Replay, deliver};
+use crate::attempt::{Delivery, Replay, deliver};
+use crate::body::Inflow;
 use crate::inlet::Inlet;
+use crate::outgoing::Head;
 use crate::pipeline;
 use crate::plan::Rule;
 use crate::settle::{self, Settle};
@@ -104,7 +106,7 @@ fn request(
 
 /// Reads an answer whole. One in which the service's sidecar says that the service was not reached is no answer.
 async fn whole(
-    response: Response<hyper::body::Incoming>,
+    response: Response<Inflow>,
     bytes_max: usize,
     name: &str,
     settle: &mut Settle,

@@ -1,4 +1,4 @@
-//! A request's body on its way to a service: streamed as it comes, or whole so that it can be sent again.
+//! A request on its way to a service: its head, and its body, streamed as it comes or whole so that it can be sent again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,9 +7,23 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use causeway_wire::hop;
+use http::header::HeaderName;
+use http::{HeaderMap, Method, Uri};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::body::BodyError;
 use crate::upload::Upload;
+
+/// A request that carries this may be sent again whatever its method (draft-ietf-httpapi-idempotency-key-header).
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A request's head on its way out: target in origin form, `Host` among the fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+}
 
 /// A request's body towards a service.
 #[derive(Debug)]
@@ -43,14 +57,20 @@ impl Progress {
     }
 }
 
+impl Head {
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent() || self.headers.contains_key(&IDEMPOTENCY_KEY)
+    }
+}
+
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Outgoing::Streamed(body, progress) => {

@@ -17,14 +17,14 @@ use causeway_wire::{Ambiguous, ProxyError, hop, path};
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::attempt::{Delivery, Head, Replay, deliver};
+use crate::attempt::{Delivery, Replay, deliver};
 use crate::balance::Group;
-use crate::body::Answer;
+use crate::body::{Answer, Inflow};
 use crate::inlet::{Inlet, Way};
 use crate::mesh_name::mesh_names;
+use crate::outgoing::Head;
 use crate::plan::{Plan, Rule, Service};
 use crate::reply::{Refused, give, refuse};
 use crate::routes::Query;
@@ -68,7 +68,7 @@ enum Target {
 pub(crate) async fn serve(
     worker: &Arc<Worker>,
     inlet: &Arc<Inlet>,
-    request: Request<Incoming>,
+    request: Request<Inflow>,
 ) -> Response<Answer> {
     let (mut passage, body) = accept(worker, inlet, request);
     let is_http1 = passage.parts.version < Version::HTTP_2;
@@ -88,7 +88,7 @@ async fn pass(
     inlet: &Inlet,
     passage: &mut Passage,
     body: Upload,
-) -> Result<Response<Incoming>, Refused> {
+) -> Result<Response<Inflow>, Refused> {
     parse(passage)?;
     mark(worker, inlet, passage)?;
     if passage.parts.method == Method::CONNECT {
@@ -107,7 +107,7 @@ async fn pass(
 
 // === accept ===
 
-fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Incoming>) -> (Passage, Upload) {
+fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Inflow>) -> (Passage, Upload) {
     let is_upgrade = request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
     let upgrade = is_upgrade.then(|| hop::upgrade(request.headers())).flatten();
     let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
@@ -400,7 +400,7 @@ async fn send(
     service: Option<Arc<Service>>,
     port: Option<u16>,
     body: Upload,
-) -> Result<Response<Incoming>, Refused> {
+) -> Result<Response<Inflow>, Refused> {
     let Passage { parts, settle, upgrade, .. } = passage;
     let group = match (&route.target, &service) {
         (Target::Foreign(group), _) => group,
@@ -438,7 +438,7 @@ async fn send(
 
 // === back ===
 
-fn response_filters(passage: &mut Passage, route: &Route, response: &mut Response<Incoming>) {
+fn response_filters(passage: &mut Passage, route: &Route, response: &mut Response<Inflow>) {
     let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if !is_upgrade {
         hop::strip(response.headers_mut());
@@ -463,7 +463,7 @@ fn response_filters(passage: &mut Passage, route: &Route, response: &mut Respons
 }
 
 /// Hands the answer over; it is written down when its body has ended.
-fn record(passage: Passage, mut response: Response<Incoming>) -> Response<Answer> {
+fn record(passage: Passage, mut response: Response<Inflow>) -> Response<Answer> {
     let Passage { mut settle, upgrade, .. } = passage;
     settle.status = response.status().as_u16();
     if let (StatusCode::SWITCHING_PROTOCOLS, Some((_, client))) = (response.status(), upgrade) {
@@ -486,7 +486,7 @@ mod tests {
     use super::*;
 
     fn size_of_future<'a, F: Future>(
-        _: impl FnOnce(&'a Arc<Worker>, &'a Arc<Inlet>, Request<Incoming>) -> F,
+        _: impl FnOnce(&'a Arc<Worker>, &'a Arc<Inlet>, Request<Inflow>) -> F,
     ) -> usize {
         size_of::<F>()
     }

@@ -16,9 +16,7 @@ use std::time::Duration;
 use causeway_base::net::{Net, Stream};
 use causeway_base::{OnFailure, Scope};
 use causeway_wire::ProxyError;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -26,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::bell::{Bell, Level};
 use crate::endpoint::{Endpoint, Transport};
+use crate::lease::Lease;
 use crate::limits;
 use crate::outgoing::Outgoing;
 use crate::own::OwnAddresses;
@@ -77,12 +76,6 @@ struct Idle {
 struct Shared {
     sender: Mutex<Option<http2::SendRequest<Outgoing>>>,
     making: tokio::sync::Mutex<()>,
-}
-
-/// A connection that can take a request.
-pub(crate) enum Lease {
-    Http1 { sender: http1::SendRequest<Outgoing>, id: u64, is_reused: bool },
-    Http2 { sender: http2::SendRequest<Outgoing>, is_reused: bool },
 }
 
 /// No connection.
@@ -291,29 +284,6 @@ impl Pool {
 impl Shared {
     fn live(&self) -> Option<http2::SendRequest<Outgoing>> {
         self.sender.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
-    }
-}
-
-impl Lease {
-    pub(crate) fn is_reused(&self) -> bool {
-        match self {
-            Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
-        }
-    }
-
-    pub(crate) fn is_http2(&self) -> bool {
-        matches!(self, Lease::Http2 { .. })
-    }
-
-    /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
-        match self {
-            Lease::Http1 { sender, .. } => sender.try_send_request(request).await,
-            Lease::Http2 { sender, .. } => sender.try_send_request(request).await,
-        }
     }
 }
 

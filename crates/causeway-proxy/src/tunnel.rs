@@ -10,13 +10,12 @@ use std::sync::Arc;
 use causeway_base::OnFailure;
 use causeway_wire::ProxyError;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
 use crate::bell::Level;
-use crate::body::Answer;
+use crate::body::{Answer, Inflow};
 use crate::inlet::Inlet;
 use crate::limits;
 use crate::mesh_name::mesh_names;
@@ -37,7 +36,7 @@ pub(crate) fn join(client: OnUpgrade, service: OnUpgrade, settle: Box<Settle>) {
 pub(crate) async fn connect(
     worker: &Arc<Worker>,
     inlet: &Arc<Inlet>,
-    mut request: Request<Incoming>,
+    mut request: Request<Inflow>,
 ) -> Response<Answer> {
     let client = hyper::upgrade::on(&mut request);
     let mut settle = start(worker, inlet, &request);

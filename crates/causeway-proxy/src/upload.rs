@@ -1,6 +1,6 @@
 //! A request's body as its client sends it. What nobody reads any more is drained within bounds, so that an early answer arrives.
 //!
-//! In:    hyper's incoming body.      Out: its frames; when it is dropped unread, nothing.
+//! In:    the body as it comes in.      Out: its frames; when it is dropped unread, nothing.
 //! Owner: the request's delivery, then the connection that sends it.
 //! Invariant: an early answer is not lost because the client still sends: many clients read no answer before their upload is
 //! done, and drop it when the stream is reset (HTTP/2, though RFC 9113 section 8.1 allows it) or the connection ends (HTTP/1.1).
@@ -15,15 +15,15 @@ use http::HeaderMap;
 use http::header::EXPECT;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
+use crate::body::{BodyError, Inflow};
 use crate::limits;
 
 /// A request's body.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    /// Taken by the drain.
-    body: Option<Incoming>,
+    /// Empty once the drain has taken it.
+    body: Inflow,
     scope: Option<InScope>,
     /// The client waits to be told to send (`Expect: 100-continue`): the first read tells it.
     waits: bool,
@@ -40,23 +40,22 @@ impl std::fmt::Debug for InScope {
 
 impl Upload {
     /// The body of a request with these fields; `scope` drains it when need be.
-    pub(crate) fn new(body: Incoming, headers: &HeaderMap, scope: &Scope) -> Self {
+    pub(crate) fn new(body: Inflow, headers: &HeaderMap, scope: &Scope) -> Self {
         let scope = (!body.is_end_stream()).then(|| InScope(scope.clone()));
-        Upload { body: Some(body), scope, waits: headers.contains_key(EXPECT) }
+        Upload { body, scope, waits: headers.contains_key(EXPECT) }
     }
 }
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.waits = false;
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if !matches!(frame, Some(Ok(_))) {
             self.scope = None;
         }
@@ -64,11 +63,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+        self.body.size_hint()
     }
 }
 
@@ -77,7 +76,8 @@ impl Drop for Upload {
         if self.waits || self.is_end_stream() {
             return;
         }
-        if let (Some(InScope(scope)), Some(body)) = (self.scope.take(), self.body.take()) {
+        if let Some(InScope(scope)) = self.scope.take() {
+            let body = std::mem::replace(&mut self.body, Inflow::Empty);
             scope.spawn("drain", OnFailure::Log, async move {
                 // A client that sends for longer than this is cut off.
                 let _ = tokio::time::timeout(limits::UNREAD, drain(body)).await;
@@ -87,7 +87,7 @@ impl Drop for Upload {
     }
 }
 
-async fn drain(mut body: Incoming) {
+async fn drain(mut body: Inflow) {
     let mut left = limits::UNREAD_BYTES_MAX;
     while let Some(Ok(frame)) = body.frame().await {
         let bytes = frame.data_ref().map_or(0, Bytes::len);
