@@ -12,6 +12,7 @@ pub mod h1;
 pub mod hop;
 pub mod path;
 pub mod proxy_status;
+pub mod sniff;
 pub mod trace;
 pub mod via;
 
