@@ -12,6 +12,7 @@
 //! ```
 
 mod admin;
+mod answer;
 mod attempt;
 mod balance;
 mod bell;

@@ -19,9 +19,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::upgrade::OnUpgrade;
 
+use crate::answer::Answer;
 use crate::attempt::{Delivery, Replay, deliver};
 use crate::balance::Group;
-use crate::body::{Answer, Inflow};
+use crate::body::Inflow;
 use crate::inlet::{Inlet, Way};
 use crate::mesh_name::mesh_names;
 use crate::outgoing::Head;

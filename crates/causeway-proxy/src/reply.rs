@@ -7,7 +7,7 @@ use causeway_wire::{ProxyError, ProxyStatus};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 
-use crate::body::Answer;
+use crate::answer::Answer;
 use crate::settle::Settle;
 
 /// Why a request is not passed on: an answer of ours.

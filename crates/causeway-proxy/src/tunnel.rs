@@ -14,8 +14,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
+use crate::answer::Answer;
 use crate::bell::Level;
-use crate::body::{Answer, Inflow};
+use crate::body::Inflow;
 use crate::inlet::Inlet;
 use crate::limits;
 use crate::mesh_name::mesh_names;

@@ -1,0 +1,112 @@
+//! Answers' bodies on their way through, streamed as they come.
+//!
+//! In:    an [`Inflow`], or bytes of ours.      Out: [`Answer`] towards a client.
+//! Owner: the connection that sends it.
+//! Invariant: an answer settles exactly once: at its end, at an error, or when it is dropped.
+//! Not here: requests' bodies (`outgoing`), what settling writes down (`ledger`).
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use crate::body::{BodyError, Inflow};
+use crate::settle::Settle;
+
+/// An answer's body towards a client.
+pub(crate) struct Answer {
+    content: Content,
+    settle: Option<Box<Settle>>,
+    /// Only where a route bounds the whole request.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+enum Content {
+    Ours(Option<Bytes>),
+    Theirs(Inflow),
+}
+
+impl Answer {
+    pub(crate) fn ours(bytes: Bytes, settle: Option<Box<Settle>>) -> Self {
+        let bytes = (!bytes.is_empty()).then_some(bytes);
+        Answer { content: Content::Ours(bytes), settle, deadline: None }
+    }
+
+    pub(crate) fn theirs(body: Inflow, settle: Box<Settle>, deadline: Option<Pin<Box<Sleep>>>) -> Self {
+        let mut answer = Answer { content: Content::Theirs(body), settle: Some(settle), deadline };
+        if answer.is_end_stream() {
+            answer.settle("");
+        }
+        answer
+    }
+
+    fn settle(&mut self, trouble: &'static str) {
+        if let Some(settle) = self.settle.take() {
+            settle.done(trouble);
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            this.settle("time_limit");
+            return Poll::Ready(Some(Err(BodyError::TimedOut)));
+        }
+        let frame = match &mut this.content {
+            Content::Ours(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Content::Theirs(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        Poll::Ready(match frame {
+            None => {
+                this.settle("");
+                None
+            }
+            Some(Err(error)) => {
+                this.settle("upstream_broke");
+                Some(Err(error))
+            }
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(settle)) = (frame.data_ref(), &mut this.settle) {
+                    settle.bytes += data.len() as u64;
+                }
+                if this.is_end_stream() {
+                    this.settle("");
+                }
+                Some(Ok(frame))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Ours(bytes) => bytes.is_none(),
+            Content::Theirs(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Ours(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Content::Theirs(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let trouble = if self.is_end_stream() { "" } else { "client_left" };
+        self.settle(trouble);
+    }
+}
