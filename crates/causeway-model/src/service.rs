@@ -51,6 +51,11 @@ impl Protocol {
         [Http, H2c, Grpc, Tcp, Tls, Udp].into_iter().find(|p| p.as_str().eq_ignore_ascii_case(text))
     }
 
+    /// Whether it is bytes to us: nothing of HTTP is looked for in it.
+    pub const fn is_raw(self) -> bool {
+        matches!(self, Protocol::Tcp | Protocol::Tls)
+    }
+
     /// Whether the app behind is spoken to in HTTP/2.
     pub const fn is_http2(self) -> bool {
         matches!(self, Protocol::H2c | Protocol::Grpc)

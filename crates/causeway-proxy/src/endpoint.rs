@@ -54,6 +54,10 @@ pub(crate) enum Transport {
     Http2,
     /// HTTP/2 on mutual TLS with a sidecar that proves to be this service.
     Mesh(SpiffeId),
+    /// Bytes in plaintext.
+    Tcp,
+    /// Bytes on mutual TLS with such a sidecar, for its app's main port or for this further one.
+    MeshTcp(SpiffeId, Option<u16>),
 }
 
 /// How an endpoint fares.

@@ -55,7 +55,7 @@ async fn perform(
     let unreachable = |why: &str| CallError::Unreachable { service: name.clone(), why: why.to_owned() };
     let key = ServiceKey::parse(&call.namespace, &call.service).map_err(|e| unreachable(&e.to_string()))?;
     let service = worker.shared.service(&key).await.ok_or_else(|| unreachable("it is not known"))?;
-    let group = service.group(call.port).ok_or_else(|| unreachable("it has no such port"))?;
+    let group = service.http_group(call.port).map_err(|why| unreachable(&format!("it {why}")))?;
     settle.service = Some(service.clone());
     let (head, body) = request(worker, &key, call.request, &mut settle);
     let rule = Rule::default();

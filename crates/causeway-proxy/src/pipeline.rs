@@ -405,9 +405,8 @@ async fn send(
     let Passage { parts, settle, upgrade, .. } = passage;
     let group = match (&route.target, &service) {
         (Target::Foreign(group), _) => group,
-        (_, Some(service)) => service.group(port).ok_or_else(|| {
-            let details = format!("Service {} has no port {}", service.key, port.unwrap_or(0));
-            refuse(ProxyError::ProxyConfigurationError, &details)
+        (_, Some(service)) => service.http_group(port).map_err(|why| {
+            refuse(ProxyError::ProxyConfigurationError, &format!("Service {} {why}", service.key))
         })?,
         (_, None) => return Err(refuse(ProxyError::ProxyInternalError, "no destination")),
     };

@@ -15,7 +15,7 @@ use std::time::Duration;
 use causeway_base::Seed;
 use causeway_filters::access::Access;
 use causeway_filters::{Chain, Filter};
-use causeway_model::{Revision, ServiceKey};
+use causeway_model::{Protocol, Revision, ServiceKey};
 
 use crate::balance::Group;
 use crate::routes::{Hit, Query, Routes, suffixes};
@@ -103,12 +103,22 @@ pub(crate) struct Service {
     pub key: ServiceKey,
     /// Index of its cells in every worker; the same in every plan.
     pub number: usize,
-    /// By port number; the first is the one taken when none is asked for. Never empty.
-    pub ports: Vec<(Option<u16>, Group)>,
+    /// The first is the one taken when none is asked for. Never empty.
+    pub ports: Vec<Port>,
     /// Whether a document declares its ports, so that another one is an error.
     pub is_declared: bool,
     /// The rule of a call without a route.
     pub direct: Arc<Rule>,
+}
+
+/// A port of a service.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// Its number; none for the one port of a service that declares none.
+    pub number: Option<u16>,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    pub group: Group,
 }
 
 impl Plan {
@@ -171,15 +181,27 @@ impl Rule {
 }
 
 impl Service {
-    /// The endpoints for a port; `None` when the service has no such port.
-    pub(crate) fn group(&self, port: Option<u16>) -> Option<&Group> {
-        let (_, first) = self.ports.first()?;
-        match port {
+    /// A port by its number; `None` when the service has no such port.
+    pub(crate) fn port(&self, number: Option<u16>) -> Option<&Port> {
+        let first = self.ports.first()?;
+        match number {
             None => Some(first),
-            Some(port) => match self.ports.iter().find(|(number, _)| *number == Some(port)) {
-                Some((_, group)) => Some(group),
+            Some(_) => match self.ports.iter().find(|port| port.number == number) {
+                Some(port) => Some(port),
                 None => (!self.is_declared).then_some(first),
             },
+        }
+    }
+
+    /// The endpoints that take requests for a port.
+    ///
+    /// # Errors
+    /// What is wrong with the port, as the end of a sentence about the service.
+    pub(crate) fn http_group(&self, number: Option<u16>) -> Result<&Group, String> {
+        let port = self.port(number).ok_or_else(|| format!("has no port {}", number.unwrap_or(0)))?;
+        match port.protocol.is_raw() {
+            false => Ok(&port.group),
+            true => Err(format!("speaks {} there and no HTTP", port.protocol.as_str())),
         }
     }
 }

@@ -176,6 +176,7 @@ impl Pool {
                     self.handshake_http1(stream.map_err(tls_error)?).await
                 }
                 Transport::Http1 | Transport::Http2 => self.handshake_http1(self.dial(endpoint).await?).await,
+                Transport::Tcp | Transport::MeshTcp(..) => Err(not_http(endpoint)),
             }
         })
         .await?;
@@ -197,6 +198,7 @@ impl Pool {
                 Transport::Http1 | Transport::Http2 => {
                     self.handshake_http2(self.dial(endpoint).await?).await?
                 }
+                Transport::Tcp | Transport::MeshTcp(..) => return Err(not_http(endpoint)),
             };
             *shared.sender.lock() = Some(sender.clone());
             Ok(Lease::Http2 { sender, is_reused: false })
@@ -285,6 +287,11 @@ impl Shared {
     fn live(&self) -> Option<http2::SendRequest<Outgoing>> {
         self.sender.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
+}
+
+/// The pipeline keeps requests away from what speaks no HTTP; this is the second lock on that door.
+fn not_http(endpoint: &Endpoint) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("{} speaks no HTTP", endpoint.name))
 }
 
 /// Marks an error of the TLS layer, so that it is told from one of the network.

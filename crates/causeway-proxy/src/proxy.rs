@@ -405,10 +405,14 @@ fn source_of(role: &Role) -> ServiceKey {
 fn app_of(role: &Role) -> Option<App> {
     let Role::Sidecar(sidecar) = role else { return None };
     let address = sidecar.app?;
-    let transport = if sidecar.protocol.is_http2() { Transport::Http2 } else { Transport::Http1 };
+    let transport = match sidecar.protocol {
+        protocol if protocol.is_raw() => Transport::Tcp,
+        protocol if protocol.is_http2() => Transport::Http2,
+        _ => Transport::Http1,
+    };
     let group = lone_group(0, &address.ip().to_string(), address.port(), transport);
     let filters: Chain = vec![Arc::new(Caller)];
-    Some(App { service: lone_service(sidecar.service.clone(), group), filters })
+    Some(App { service: lone_service(sidecar.service.clone(), sidecar.protocol, group), filters })
 }
 
 fn admin_listener(

@@ -34,9 +34,13 @@ impl Proxy {
         let mut keys: Vec<_> = plan.services.keys().collect();
         keys.sort();
         let services = keys.into_iter().map(|key| {
-            let ports = plan.services[key].ports.iter().map(|(port, group)| {
-                let endpoints = group.endpoints.iter().map(|endpoint| endpoint_json(endpoint, now));
-                json!({"port": port, "endpoints": endpoints.collect::<Vec<_>>()})
+            let ports = plan.services[key].ports.iter().map(|port| {
+                let endpoints = port.group.endpoints.iter().map(|endpoint| endpoint_json(endpoint, now));
+                json!({
+                    "port": port.number,
+                    "protocol": port.protocol.as_str(),
+                    "endpoints": endpoints.collect::<Vec<_>>(),
+                })
             });
             json!({"service": key.to_string(), "ports": ports.collect::<Vec<_>>()})
         });
@@ -77,6 +81,9 @@ fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
         Transport::Http1 => "http/1.1".to_owned(),
         Transport::Http2 => "h2c".to_owned(),
         Transport::Mesh(identity) => format!("mesh {identity}"),
+        Transport::Tcp => "tcp".to_owned(),
+        Transport::MeshTcp(identity, None) => format!("mesh tcp {identity}"),
+        Transport::MeshTcp(identity, Some(port)) => format!("mesh tcp {identity} port {port}"),
     };
     json!({
         "name": endpoint.name,

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use causeway_base::net::Net;
 use causeway_base::{Clock, Scope, Seed};
 use causeway_filters::Chain;
-use causeway_model::{Name, Revision, ServiceKey, Timestamp};
+use causeway_model::{Name, Protocol, Revision, ServiceKey, Timestamp};
 use causeway_wire::Pseudonym;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -25,7 +25,7 @@ use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport, Vitals};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::own::OwnAddresses;
-use crate::plan::{Plan, Rule, Service};
+use crate::plan::{Plan, Port, Rule, Service};
 use crate::pool::Pool;
 use crate::records::Sink;
 use crate::tls::MeshTls;
@@ -203,7 +203,8 @@ pub(crate) fn lone_group(id: u64, host: &str, port: u16, transport: Transport) -
 }
 
 /// A service of one endpoint that no plan names: the sidecar's app.
-pub(crate) fn lone_service(key: ServiceKey, group: Group) -> Arc<Service> {
+pub(crate) fn lone_service(key: ServiceKey, protocol: Protocol, group: Group) -> Arc<Service> {
     let direct = Arc::new(Rule::default());
-    Arc::new(Service { key, number: 0, ports: vec![(None, group)], is_declared: false, direct })
+    let ports = vec![Port { number: None, protocol, group }];
+    Arc::new(Service { key, number: 0, ports, is_declared: false, direct })
 }

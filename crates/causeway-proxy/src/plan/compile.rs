@@ -16,7 +16,7 @@ use causeway_model::{
     SpiffeId, StaticEndpoint, TrustDomain,
 };
 
-use super::{Choice, Door, Listening, MeshRoutes, Plan, Rule, Rules, Service, access_filter};
+use super::{Choice, Door, Listening, MeshRoutes, Plan, Port, Rule, Rules, Service, access_filter};
 use crate::balance::Group;
 use crate::config::Role;
 use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
@@ -41,6 +41,8 @@ enum TransportKey {
     Http1,
     Http2,
     Mesh(SpiffeId),
+    Tcp,
+    MeshTcp(SpiffeId, Option<u16>),
 }
 
 impl Compiler {
@@ -98,24 +100,32 @@ impl Compiler {
             snapshot.instances_of(&key).filter(|instance| instance.is_routable()).collect();
         let statics = declared.map_or(&[][..], |service| &service.endpoints);
         let declared_ports = declared.map_or(&[][..], |service| &service.ports);
-        let mut ports: Vec<(Option<u16>, Group)> = Vec::new();
+        let mut ports: Vec<Port> = Vec::new();
         for port in declared_ports {
             let name = port.name.as_ref().map(|name| name.as_str());
             let ours = statics.iter().filter_map(|e| self.static_endpoint(e, name, port.protocol, now));
             let mut endpoints: Vec<_> = ours.collect();
-            endpoints.extend(instances.iter().filter_map(|i| self.instance(&owner, i, name, None, now)));
-            ports.push((Some(port.port), Group::new(endpoints)));
+            let wanted =
+                Wanted { port: name.map_or(WantedPort::Main, WantedPort::Named), protocol: port.protocol };
+            endpoints.extend(instances.iter().filter_map(|i| self.instance(&owner, i, wanted, now)));
+            ports.push(Port {
+                number: Some(port.port),
+                protocol: port.protocol,
+                group: Group::new(endpoints),
+            });
         }
         if declared_ports.is_empty() {
-            let ours = statics.iter().filter_map(|e| self.static_endpoint(e, None, Protocol::Http, now));
+            let protocol = protocol_of(&instances, !statics.is_empty());
+            let ours = statics.iter().filter_map(|e| self.static_endpoint(e, None, protocol, now));
             let mut endpoints: Vec<_> = ours.collect();
-            endpoints.extend(instances.iter().filter_map(|i| self.instance(&owner, i, None, None, now)));
-            ports.push((None, Group::new(endpoints)));
+            let wanted = Wanted { port: WantedPort::Main, protocol };
+            endpoints.extend(instances.iter().filter_map(|i| self.instance(&owner, i, wanted, now)));
+            ports.push(Port { number: None, protocol, group: Group::new(endpoints) });
             let named: BTreeSet<u16> = instances.iter().flat_map(|i| i.ports.values().copied()).collect();
             for number in named {
-                let endpoints =
-                    instances.iter().filter_map(|i| self.instance(&owner, i, None, Some(number), now));
-                ports.push((Some(number), Group::new(endpoints.collect())));
+                let wanted = Wanted { port: WantedPort::Number(number), protocol };
+                let endpoints = instances.iter().filter_map(|i| self.instance(&owner, i, wanted, now));
+                ports.push(Port { number: Some(number), protocol, group: Group::new(endpoints.collect()) });
             }
         }
         let next = self.numbers.len();
@@ -145,27 +155,38 @@ impl Compiler {
         &mut self,
         owner: &ServiceKey,
         instance: &Instance,
-        port_name: Option<&str>,
-        port_number: Option<u16>,
+        wanted: Wanted<'_>,
         now: Micros,
     ) -> Option<Arc<Endpoint>> {
         let name = instance.key.id.as_str().to_owned();
-        let named = port_name.and_then(|name| instance.ports.get(name)).copied();
-        let numbered = port_number.filter(|number| instance.ports.values().any(|port| port == number));
-        let port = match port_number {
-            Some(_) => numbered?,
-            None => named.unwrap_or(instance.port),
+        let port = match wanted.port {
+            WantedPort::Main => instance.port,
+            WantedPort::Named(name) => instance.ports.get(name).copied().unwrap_or(instance.port),
+            WantedPort::Number(number) => {
+                instance.ports.values().copied().chain([instance.port]).find(|port| *port == number)?
+            }
         };
+        let is_main = port == instance.port;
+        let is_raw = wanted.protocol.is_raw();
         match (&instance.mesh, &self.trust_domain) {
+            // What is HTTP is guarded as HTTP, so its sidecar never gives it out as bytes; and bytes are no HTTP.
+            (Some(_), _) if is_main && is_raw != instance.protocol.is_raw() => None,
             (Some(mesh), Some(trust_domain)) => {
                 let expected = SpiffeId::new(trust_domain.clone(), owner.clone());
-                let transport = Transport::Mesh(expected);
+                let transport = match (is_raw, is_main) {
+                    (true, _) => Transport::MeshTcp(expected, (!is_main).then_some(port)),
+                    (false, true) => Transport::Mesh(expected),
+                    // A sidecar takes requests for one port of its app.
+                    (false, false) => return None,
+                };
                 self.endpoint(name, &mesh.address, mesh.port, transport, instance.weight, now)
             }
             // Behind a sidecar there is no plaintext door, and without an identity we cannot pass the other one.
             (Some(_), None) => None,
             (None, _) => {
-                let transport = plain(instance.protocol)?;
+                let protocol = if is_raw { wanted.protocol } else { instance.protocol };
+                let transport =
+                    plain(protocol).filter(|transport| is_raw == (*transport == Transport::Tcp))?;
                 self.endpoint(name, &instance.address, port, transport, instance.weight, now)
             }
         }
@@ -187,6 +208,8 @@ impl Compiler {
             Transport::Http1 => TransportKey::Http1,
             Transport::Http2 => TransportKey::Http2,
             Transport::Mesh(id) => TransportKey::Mesh(id.clone()),
+            Transport::Tcp => TransportKey::Tcp,
+            Transport::MeshTcp(id, port) => TransportKey::MeshTcp(id.clone(), *port),
         };
         let next = &mut self.endpoint_next;
         let (id, vitals) =
@@ -255,11 +278,36 @@ fn changed_services(snapshot: &Snapshot, last: &Plan) -> Option<BTreeSet<Service
     Some(changed)
 }
 
+/// Which port of an instance is wanted, and to speak what.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    port: WantedPort<'a>,
+    protocol: Protocol,
+}
+
+#[derive(Clone, Copy)]
+enum WantedPort<'a> {
+    Main,
+    /// The main one when the instance has none of that name.
+    Named(&'a str),
+    Number(u16),
+}
+
+/// What is spoken with a service that declares no ports: bytes when all its instances do.
+fn protocol_of(instances: &[&Arc<Instance>], has_statics: bool) -> Protocol {
+    let http = instances.iter().map(|instance| instance.protocol).find(|protocol| !protocol.is_raw());
+    match (http, instances.first()) {
+        (None, Some(first)) if !has_statics => first.protocol,
+        (http, _) => http.unwrap_or_default(),
+    }
+}
+
 fn plain(protocol: Protocol) -> Option<Transport> {
     match protocol {
         Protocol::Http => Some(Transport::Http1),
         Protocol::H2c | Protocol::Grpc => Some(Transport::Http2),
-        Protocol::Tcp | Protocol::Tls | Protocol::Udp => None,
+        Protocol::Tcp | Protocol::Tls => Some(Transport::Tcp),
+        Protocol::Udp => None,
     }
 }
 
