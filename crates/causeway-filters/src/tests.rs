@@ -170,6 +170,27 @@ fn policies_decide_by_identity_method_and_path() {
 }
 
 #[test]
+fn a_rule_that_speaks_of_requests_allows_no_bytes() {
+    let orders = SpiffeId::parse("spiffe://house.test/ns/default/svc/orders").unwrap();
+    let from = || vec![Peer { namespace: Name::default_namespace(), service: None }];
+    let methods = AccessRule { from: from(), methods: vec!["GET".into()], ..AccessRule::default() };
+    let paths = AccessRule { from: from(), paths: vec!["/*".into()], ..AccessRule::default() };
+    let whole = AccessRule { from: from(), ..AccessRule::default() };
+    for (policies, expected) in [
+        (vec![], Ok(None)),
+        (vec![policy(vec![whole], false)], Ok(None)),
+        (vec![policy(vec![methods.clone()], false)], Err(())),
+        (vec![policy(vec![paths], false)], Err(())),
+        (vec![policy(vec![], false)], Err(())),
+        (vec![policy(vec![methods], true)], Ok(Some("access-policy"))),
+    ] {
+        let service = ServiceKey::parse("default", "payments").unwrap();
+        let access = Access::new(service, policies.into_iter());
+        assert_eq!(access.connection(&orders).map_err(|_| ()), expected, "{access:?}");
+    }
+}
+
+#[test]
 fn a_filter_that_waits_is_waited_for() {
     #[derive(Debug)]
     struct CallOut;

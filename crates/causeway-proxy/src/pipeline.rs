@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use causeway_filters::access::Access;
 use causeway_filters::{Exchange, Filter};
 use causeway_model::ServiceKey;
 use causeway_wire::authority::Authority;
@@ -349,9 +350,9 @@ async fn request_filters(
 }
 
 /// Who may call the app: without an answer to that, nobody.
-fn guard(access: Option<Arc<dyn Filter>>) -> Result<Arc<dyn Filter>, Refused> {
+fn guard(access: Option<Arc<Access>>) -> Result<Arc<dyn Filter>, Refused> {
     let details = "this sidecar does not know yet who may call its app";
-    access.ok_or_else(|| refuse(ProxyError::HttpRequestDenied, details))
+    Ok(access.ok_or_else(|| refuse(ProxyError::HttpRequestDenied, details))?)
 }
 
 // === to the service ===

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_base::Seed;
+use causeway_filters::Chain;
 use causeway_filters::access::Access;
-use causeway_filters::{Chain, Filter};
 use causeway_model::{Protocol, Revision, ServiceKey};
 
 use crate::balance::Group;
@@ -38,7 +38,7 @@ pub(crate) struct Rules {
     /// Routes that hang on services (GAMMA), as this proxy sees them.
     pub mesh: HashMap<ServiceKey, MeshRoutes>,
     /// Who may call the sidecar's app.
-    pub access: Option<Arc<dyn Filter>>,
+    pub access: Option<Arc<Access>>,
     /// What is wrong with the documents, as far as only a proxy can tell.
     pub problems: Vec<String>,
 }
@@ -204,9 +204,4 @@ impl Service {
             true => Err(format!("speaks {} there and no HTTP", port.protocol.as_str())),
         }
     }
-}
-
-/// Who may call: a filter of the sidecar's inbound side.
-pub(crate) fn access_filter(access: Access) -> Arc<dyn Filter> {
-    Arc::new(access)
 }

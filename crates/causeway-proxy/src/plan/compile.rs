@@ -16,7 +16,7 @@ use causeway_model::{
     SpiffeId, StaticEndpoint, TrustDomain,
 };
 
-use super::{Choice, Door, Listening, MeshRoutes, Plan, Port, Rule, Rules, Service, access_filter};
+use super::{Choice, Door, Listening, MeshRoutes, Plan, Port, Rule, Rules, Service};
 use crate::balance::Group;
 use crate::config::Role;
 use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
@@ -243,7 +243,7 @@ impl Compiler {
             }
             Role::Sidecar(sidecar) => {
                 rules.mesh = mesh(snapshot, &sidecar.service, &mut rules.problems);
-                rules.access = Some(access_filter(access(snapshot, &sidecar.service)));
+                rules.access = Some(Arc::new(access(snapshot, &sidecar.service)));
             }
             Role::Client { source } => rules.mesh = mesh(snapshot, source, &mut rules.problems),
         }
