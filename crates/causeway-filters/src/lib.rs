@@ -45,6 +45,8 @@ pub struct Reply {
     pub body: Bytes,
     /// What is said of a failure.
     pub failure: Option<ProxyStatus>,
+    /// The document that refused, for operators only: `AccessPolicy default/orders (policies.yaml:4)`.
+    pub by: Option<Arc<str>>,
 }
 
 impl Reply {
@@ -52,7 +54,14 @@ impl Reply {
     pub fn failure(failure: ProxyStatus) -> Self {
         let status = StatusCode::from_u16(failure.error.status()).expect("every error's status is one");
         let body = Bytes::from(format!("{}\n", failure.details));
-        Reply { status, headers: HeaderMap::new(), body, failure: Some(failure) }
+        Reply { status, headers: HeaderMap::new(), body, failure: Some(failure), by: None }
+    }
+
+    /// Names the document that refused, where it is written among it.
+    #[must_use]
+    pub fn by(mut self, document: &Arc<str>) -> Self {
+        self.by = Some(document.clone());
+        self
     }
 }
 

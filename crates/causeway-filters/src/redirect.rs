@@ -29,7 +29,13 @@ impl Filter for Redirect {
             Ok(location) => drop(headers.insert(LOCATION, location)),
             Err(_) => return Flow::Next,
         }
-        Flow::Reply(Box::new(Reply { status: self.status, headers, body: Bytes::new(), failure: None }))
+        Flow::Reply(Box::new(Reply {
+            status: self.status,
+            headers,
+            body: Bytes::new(),
+            failure: None,
+            by: None,
+        }))
     }
 }
 

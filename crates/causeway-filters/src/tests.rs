@@ -202,6 +202,7 @@ fn a_filter_that_waits_is_waited_for() {
                     headers: HeaderMap::new(),
                     body: Bytes::new(),
                     failure: None,
+                    by: None,
                 };
                 Flow::Reply(Box::new(reply))
             }))

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod codec;
+pub mod failure;
 pub mod gateway;
 pub mod ids;
 pub mod instance;
@@ -28,6 +29,7 @@ pub mod spiffe;
 pub mod topic;
 pub mod traffic;
 
+pub use failure::{FailedAttempt, Failure, PassedOver, Side};
 pub use gateway::{Gateway, Listener, ListenerProtocol, ListenerTls, Secret};
 pub use ids::{Epoch, Offset, Revision, Timestamp};
 pub use instance::{Check, CheckKind, Health, Instance, Lease, Lifecycle, Locality, MeshAddress};

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::body::{BodyError, Inflow};
+use crate::reason;
 use crate::settle::Settle;
 
 /// An answer's body towards a client.
@@ -61,7 +62,7 @@ impl Body for Answer {
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            this.settle("time_limit");
+            this.settle(reason::TIME_LIMIT);
             return Poll::Ready(Some(Err(BodyError::TimedOut)));
         }
         let frame = match &mut this.content {
@@ -74,7 +75,7 @@ impl Body for Answer {
                 None
             }
             Some(Err(error)) => {
-                this.settle("upstream_broke");
+                this.settle(reason::UPSTREAM_BROKE);
                 Some(Err(error))
             }
             Some(Ok(frame)) => {
@@ -106,7 +107,7 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let trouble = if self.is_end_stream() { "" } else { "client_left" };
+        let trouble = if self.is_end_stream() { "" } else { reason::CLIENT_LEFT };
         self.settle(trouble);
     }
 }

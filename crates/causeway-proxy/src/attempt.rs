@@ -27,6 +27,7 @@ use crate::lease::Lease;
 use crate::limits;
 use crate::outgoing::Head;
 use crate::settle::Settle;
+use crate::story::Lap;
 
 pub(crate) use self::once::Delivery;
 pub(crate) use self::outcome::Failure;
@@ -79,6 +80,8 @@ pub(crate) async fn deliver(
             Err(failure) => Outcome::Failed(failure),
         };
         note(delivery, endpoint, &outcome, begun);
+        let lap = Lap { begun, ended: Instant::now(), span: 0 };
+        settle.story.attempt(endpoint, lap, outcome.end());
         let wait = match &outcome {
             Outcome::Good(..) => None,
             _ if !has_more || head.is_none() || !body.is_there() => None,

@@ -60,6 +60,19 @@ pub(crate) enum Transport {
     MeshTcp(SpiffeId, Option<u16>),
 }
 
+impl Transport {
+    /// In one word.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Transport::Http1 => "http/1.1",
+            Transport::Http2 => "h2c",
+            Transport::Mesh(_) => "mesh",
+            Transport::Tcp => "tcp",
+            Transport::MeshTcp(..) => "mesh tcp",
+        }
+    }
+}
+
 /// How an endpoint fares.
 #[derive(Debug, Default)]
 pub(crate) struct Vitals {

@@ -2,21 +2,27 @@
 
 use std::sync::Arc;
 
+use causeway_wire::trace;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
 use crate::inlet::Inlet;
 use crate::plan::{Rule, Service};
+use crate::story::Story;
 
 /// What is known of a request.
 pub(crate) struct Facts {
     pub inlet: Arc<Inlet>,
     pub started: Instant,
     pub method: Method,
+    pub version: Version,
+    pub host: Option<HeaderValue>,
     pub path: Option<PathAndQuery>,
     pub request_id: Option<HeaderValue>,
+    /// The request's `traceparent`.
+    pub trace: Option<HeaderValue>,
     pub rule: Option<Arc<Rule>>,
     pub service: Option<Arc<Service>>,
     pub endpoint: Option<Arc<Endpoint>>,
@@ -26,19 +32,25 @@ pub(crate) struct Facts {
     /// For `causeway why`.
     pub details: String,
     pub would_refuse: Option<&'static str>,
+    /// The document that refused it, with where it is written.
+    pub refused_by: Option<Arc<str>>,
+    pub story: Story,
     pub attempts: u32,
     pub bytes: u64,
 }
 
 impl Facts {
     /// Of a request that begins now.
-    pub(crate) fn new(inlet: Arc<Inlet>, method: Method) -> Self {
+    pub(crate) fn new(inlet: Arc<Inlet>, method: Method, version: Version) -> Self {
         Facts {
             inlet,
             started: Instant::now(),
             method,
+            version,
+            host: None,
             path: None,
             request_id: None,
+            trace: None,
             rule: None,
             service: None,
             endpoint: None,
@@ -46,8 +58,20 @@ impl Facts {
             reason: "",
             details: String::new(),
             would_refuse: None,
+            refused_by: None,
+            story: Story::default(),
             attempts: 0,
             bytes: 0,
         }
+    }
+
+    /// Its `x-request-id`.
+    pub(crate) fn request_id(&self) -> &str {
+        self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("")
+    }
+
+    /// The id of its trace; empty when it has none.
+    pub(crate) fn trace_id(&self) -> &str {
+        self.trace.as_ref().and_then(trace::trace_id).unwrap_or("")
     }
 }

@@ -6,18 +6,25 @@
 //! Not here: how counts are printed (`metrics`), the writer (`records`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_model::{ServiceKey, Timestamp};
+use causeway_model::{Failure, ServiceKey, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::account::account;
+use crate::allowance::Allowance;
 use crate::budget::Budget;
 use crate::endpoint::Micros;
 use crate::facts::Facts;
 use crate::inlet::Way;
-use crate::limits::{FAILURES_KEPT, RECORD_BATCH_BYTES, SERIES_SERVICES_MAX};
+use crate::limits::{
+    FAILURES_KEPT, FAILURES_TOLD_PER_SECOND, FAILURES_UNREPORTED_MAX, RECORD_BATCH_BYTES, SERIES_SERVICES_MAX,
+};
+use crate::reason;
 use crate::records::{self, Sink};
+use crate::tally::{Tallies, Tally};
 
 /// Upper bounds of the duration histogram, in microseconds; the last bucket has none.
 pub(crate) const BUCKETS: [u64; 5] = [1_000, 5_000, 25_000, 100_000, 1_000_000];
@@ -34,7 +41,11 @@ struct Pages {
     inbound: Counts,
     /// Answers that no service gave (no route, bad request), and calls to foreign hosts.
     other: Counts,
-    failures: VecDeque<Failure>,
+    /// What happened that concerns no service.
+    tallies: Tallies,
+    failures: VecDeque<Arc<Failure>>,
+    unreported: Vec<Arc<Failure>>,
+    telling: Telling,
     batch: Vec<u8>,
     batch_lines: u64,
     dropped: u64,
@@ -57,8 +68,20 @@ pub(crate) struct Counts {
     pub classes: [u64; 4],
     pub buckets: [u64; BUCKETS.len() + 1],
     pub micros: u64,
-    pub retries: u64,
-    pub ejections: u64,
+    pub tallies: Tallies,
+}
+
+/// How many failures may still be told: those of services and of ours apart from what clients do wrong, which may be many.
+struct Telling {
+    grave: Allowance,
+    slight: Allowance,
+}
+
+impl Default for Telling {
+    fn default() -> Self {
+        let allowance = || Allowance::per_second(FAILURES_TOLD_PER_SECOND / 2.0);
+        Telling { grave: allowance(), slight: allowance() }
+    }
 }
 
 /// Counts since the last traffic report.
@@ -68,21 +91,6 @@ pub(crate) struct EdgeCounts {
     pub failures: u64,
     pub micros: u64,
     pub micros_max: u64,
-}
-
-/// A request that failed, for `causeway why`.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub time: Timestamp,
-    pub request_id: String,
-    pub what: String,
-    pub route: String,
-    pub service: String,
-    pub endpoint: String,
-    pub status: u16,
-    pub reason: &'static str,
-    pub details: String,
-    pub attempts: u32,
 }
 
 impl Counts {
@@ -103,8 +111,7 @@ impl Counts {
         self.classes.iter_mut().zip(other.classes).for_each(|(mine, theirs)| *mine += theirs);
         self.buckets.iter_mut().zip(other.buckets).for_each(|(mine, theirs)| *mine += theirs);
         self.micros += other.micros;
-        self.retries += other.retries;
-        self.ejections += other.ejections;
+        self.tallies.iter_mut().zip(other.tallies).for_each(|(mine, theirs)| *mine += theirs);
     }
 }
 
@@ -114,7 +121,15 @@ impl Ledger {
     }
 
     /// Writes an ended request down; `now` is the wall-clock time of `ended`.
-    pub(crate) fn enter(&self, facts: &Facts, ended: Instant, now: Timestamp, sink: Option<&Sink>) {
+    pub(crate) fn enter(
+        &self,
+        facts: &Facts,
+        ended: Instant,
+        now: Timestamp,
+        seen_by: &ServiceKey,
+        sink: Option<&Sink>,
+    ) {
+        debug_assert!(reason::is_known(facts.reason), "reason.rs does not know {:?}", facts.reason);
         let took = ended.saturating_duration_since(facts.started);
         let micros = took.as_micros() as Micros;
         let mut pages = self.pages.lock();
@@ -134,8 +149,8 @@ impl Ledger {
             Some(_) => pages.inbound.add(facts.status, micros),
             None => pages.other.add(facts.status, micros),
         }
-        if !facts.reason.is_empty() && facts.reason != "client_left" {
-            pages.keep_failure(facts, now);
+        if facts.status >= 500 || !facts.reason.is_empty() {
+            pages.keep_failure(facts, ended, now, seen_by);
         }
         if let Some(sink) = sink {
             pages.record(now, facts, took, sink);
@@ -153,11 +168,21 @@ impl Ledger {
     }
 
     pub(crate) fn count_retry(&self, number: usize) {
-        self.pages.lock().cell(number).counts.retries += 1;
+        self.count(Some(number), Tally::Retry);
     }
 
     pub(crate) fn count_ejection(&self, number: usize) {
-        self.pages.lock().cell(number).counts.ejections += 1;
+        self.count(Some(number), Tally::Ejection);
+    }
+
+    /// Counts something that happened, to a service when it has a number.
+    pub(crate) fn count(&self, number: Option<usize>, what: Tally) {
+        let mut pages = self.pages.lock();
+        let tallies = match number {
+            Some(number) => &mut pages.cell(number).counts.tallies,
+            None => &mut pages.tallies,
+        };
+        tallies[what as usize] += 1;
     }
 
     /// Hands over what was gathered.
@@ -168,6 +193,8 @@ impl Ledger {
     /// Every service's counts, and the two that have no service.
     pub(crate) fn scrape(&self, mut take: impl FnMut(Option<&ServiceKey>, &'static str, &Counts)) -> u64 {
         let pages = self.pages.lock();
+        let whole = Counts { tallies: pages.tallies, ..Counts::default() };
+        take(None, "", &whole);
         let named = pages.cells.iter().filter(|cell| cell.service.is_some());
         for (at, cell) in named.enumerate() {
             let service = cell.service.as_ref().filter(|_| at < SERIES_SERVICES_MAX);
@@ -189,8 +216,13 @@ impl Ledger {
     }
 
     /// Recent failures, oldest first.
-    pub(crate) fn failures(&self) -> Vec<Failure> {
+    pub(crate) fn failures(&self) -> Vec<Arc<Failure>> {
         self.pages.lock().failures.iter().cloned().collect()
+    }
+
+    /// Failures since the last call, at most so many.
+    pub(crate) fn take_failures(&self) -> Vec<Arc<Failure>> {
+        std::mem::take(&mut self.pages.lock().unreported)
     }
 }
 
@@ -202,25 +234,20 @@ impl Pages {
         &mut self.cells[number]
     }
 
-    fn keep_failure(&mut self, facts: &Facts, now: Timestamp) {
+    fn keep_failure(&mut self, facts: &Facts, ended: Instant, now: Timestamp, seen_by: &ServiceKey) {
+        let allowance = if facts.status >= 500 { &mut self.telling.grave } else { &mut self.telling.slight };
+        if !allowance.take(ended) {
+            self.tallies[Tally::UntoldFailure as usize] += 1;
+            return;
+        }
         if self.failures.len() == FAILURES_KEPT {
             self.failures.pop_front();
         }
-        let text = |value: Option<&http::HeaderValue>| {
-            value.and_then(|value| value.to_str().ok()).unwrap_or("").to_owned()
-        };
-        self.failures.push_back(Failure {
-            time: now,
-            request_id: text(facts.request_id.as_ref()),
-            what: format!("{} {}", facts.method, facts.path.as_ref().map_or("", |path| path.path())),
-            route: facts.rule.as_ref().map_or_else(String::new, |rule| rule.label.to_string()),
-            service: facts.service.as_ref().map_or_else(String::new, |service| service.key.to_string()),
-            endpoint: facts.endpoint.as_ref().map_or_else(String::new, |endpoint| endpoint.name.clone()),
-            status: facts.status,
-            reason: facts.reason,
-            details: facts.details.clone(),
-            attempts: facts.attempts,
-        });
+        let failure = Arc::new(account(facts, ended, now, seen_by));
+        if self.unreported.len() < FAILURES_UNREPORTED_MAX {
+            self.unreported.push(failure.clone());
+        }
+        self.failures.push_back(failure);
     }
 
     fn record(&mut self, now: Timestamp, facts: &Facts, took: Duration, sink: &Sink) {

@@ -11,7 +11,9 @@
 //! listen -> pipeline -> attempt -> balance, pool, outlier, budget        settle -> ledger -> records, metrics, traffic
 //! ```
 
+mod account;
 mod admin;
+mod allowance;
 mod answer;
 mod attempt;
 mod balance;
@@ -39,12 +41,15 @@ mod plan;
 mod planner;
 mod pool;
 mod proxy;
+mod reason;
 mod records;
 mod reply;
 mod routes;
 mod settle;
 mod sniff;
+mod story;
 mod summary;
+mod tally;
 mod tls;
 mod tunnel;
 mod upload;

@@ -52,7 +52,15 @@ pub(crate) const RECORD_BATCH_BYTES: usize = 64 * 1024;
 pub(crate) const RECORD_BATCH_AGE: Duration = Duration::from_millis(200);
 /// Batches that may wait for the writer; more are dropped and counted.
 pub(crate) const RECORD_BATCHES_MAX: usize = 64;
-/// Failures kept for `causeway why`.
+/// Failures that each worker keeps for `causeway why`; some 2 kB each.
 pub(crate) const FAILURES_KEPT: usize = 512;
+/// Failures a second that each worker tells in full; an outage at full load has thousands alike, and telling one costs some 3 us.
+pub(crate) const FAILURES_TOLD_PER_SECOND: f64 = 200.0;
+/// Failures that wait in each worker to be reported to the node; the node hears once a second, so that no more are told than this.
+pub(crate) const FAILURES_UNREPORTED_MAX: usize = 256;
+/// Attempts, endpoints and notes (each) that the story of a failed request has.
+pub(crate) const STORY_LINES_MAX: usize = 16;
+/// Bytes of one line of a story: error texts come from outside.
+pub(crate) const STORY_WORDS_MAX: usize = 400;
 /// Largest compiled regular expression of a route.
 pub(crate) const REGEX_BYTES_MAX: usize = 1 << 20;

@@ -12,6 +12,7 @@ use causeway_model::ServiceKey;
 
 use crate::ledger::{BUCKETS, Counts};
 use crate::limits::SERIES_SERVICES_MAX;
+use crate::tally::Tally;
 use crate::worker::Worker;
 
 const CLASSES: [&str; 4] = ["2xx_3xx", "4xx", "5xx", "none"];
@@ -80,13 +81,12 @@ fn write_all(text: &mut String, merged: &Merged, dropped: u64) -> std::fmt::Resu
         writeln!(text, "{name}_sum{{{labels}}} {}", seconds(counts.micros))?;
         writeln!(text, "{name}_count{{{labels}}} {sum}")?;
     }
-    for (name, help, of) in [
-        ("retries", "Attempts after a request's first.", (|c| c.retries) as fn(&Counts) -> u64),
-        ("ejections", "Endpoints taken out because they kept failing.", |c| c.ejections),
-    ] {
+    for tally in Tally::ALL {
+        let (name, help) = (tally.metric(), tally.help().trim());
         writeln!(text, "# HELP causeway_proxy_{name} {help}\n# TYPE causeway_proxy_{name} counter")?;
-        for (labels, counts) in counted.iter().filter(|(_, counts)| of(counts) > 0) {
-            writeln!(text, "causeway_proxy_{name}_total{{{labels}}} {}", of(counts))?;
+        let of = |counts: &Counts| counts.tallies[*tally as usize];
+        for (key, counts) in merged.iter().filter(|(_, counts)| of(counts) > 0) {
+            writeln!(text, "causeway_proxy_{name}_total{{{}}} {}", labels(key), of(counts))?;
         }
     }
     writeln!(text, "# HELP causeway_proxy_records_dropped Access records that the writer was too slow for.")?;

@@ -19,7 +19,9 @@ use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
 
+use crate::account::survey;
 use crate::answer::Answer;
 use crate::attempt::{Delivery, Replay, deliver};
 use crate::balance::Group;
@@ -133,6 +135,7 @@ fn parse(passage: &mut Passage) -> Result<(), Refused> {
         reply
     })?;
     settle.path = parts.uri.path_and_query().cloned();
+    settle.host = parts.headers.get(HOST).cloned();
     hop::strip(&mut parts.headers);
     hop::strip_disguised(&mut parts.headers);
     identify(parts, settle);
@@ -207,6 +210,7 @@ pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
     if known.is_some() {
         settle.request_id = known;
     }
+    settle.trace = parts.headers.get(&TRACEPARENT).cloned();
 }
 
 // === route ===
@@ -431,7 +435,13 @@ async fn send(
     let body = Replay::prepare(body).await.map_err(|error| {
         refuse(ProxyError::HttpRequestError, &format!("the request's body ended early: {error}"))
     })?;
-    deliver(&delivery, settle, head, body).await.map_err(|failure| {
+    let delivered = deliver(&delivery, settle, head, body).await;
+    if let Some(service) = &service
+        && delivered.as_ref().map_or(true, |response| response.status().is_server_error())
+    {
+        survey(settle, service, port, worker.shared.micros(Instant::now()));
+    }
+    delivered.map_err(|failure| {
         let name = service.as_ref().map_or_else(String::new, |service| format!("{}: ", service.key));
         refuse(failure.error, &format!("{name}{}", failure.details))
     })

@@ -19,6 +19,7 @@ use causeway_model::{Protocol, Revision, ServiceKey};
 
 use crate::balance::Group;
 use crate::routes::{Hit, Query, Routes, suffixes};
+use crate::story::NotChosen;
 use crate::tls::DoorTls;
 
 /// A picture made ready for use.
@@ -72,6 +73,8 @@ pub(crate) struct MeshRoutes {
 pub(crate) struct Rule {
     /// `HTTPRoute namespace/name rule N`; empty for a call without a route.
     pub label: Arc<str>,
+    /// Where it is written: `routes.yaml:4`; empty for a call without a route.
+    pub written_at: Arc<str>,
     pub filters: Chain,
     pub choices: Vec<Choice>,
     pub weight: u32,
@@ -109,6 +112,8 @@ pub(crate) struct Service {
     pub is_declared: bool,
     /// The rule of a call without a route.
     pub direct: Arc<Rule>,
+    /// Instances that no call is sent to, and why, for `causeway why`.
+    pub left_out: Vec<(Box<str>, NotChosen)>,
 }
 
 /// A port of a service.

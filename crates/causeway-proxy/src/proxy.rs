@@ -89,6 +89,7 @@ impl Proxy {
             origin,
             wall_at_origin: AtomicU64::new(0),
             tls: credentials.map(|credentials| Arc::new(MeshTls::new(credentials))),
+            source: source.clone(),
             namespace: source.namespace.clone(),
             mesh_suffix: format!(".{}", options.mesh_suffix),
             wants: options.wants,

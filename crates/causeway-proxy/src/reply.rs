@@ -31,6 +31,7 @@ pub(crate) fn give(mut settle: Box<Settle>, reply: Reply) -> Response<Answer> {
         settle.reason = failure.error.as_str();
         settle.details = failure.details;
     }
+    settle.refused_by = reply.by;
     if !reply.body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     }

@@ -11,6 +11,7 @@ use crate::endpoint::InFlight;
 use crate::facts::Facts;
 use crate::inlet::Inlet;
 use crate::outgoing::Outgoing;
+use crate::reason;
 use crate::worker::Worker;
 
 /// A request that runs: what is known of it, which reads as its own, and what it holds of others.
@@ -24,7 +25,7 @@ pub(crate) struct Settle {
 
 /// Begins to write a request down.
 pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
-    let facts = Facts::new(inlet.clone(), request.method().clone());
+    let facts = Facts::new(inlet.clone(), request.method().clone(), request.version());
     Box::new(Settle { worker: worker.clone(), facts, in_flight: None, lent: None, is_done: false })
 }
 
@@ -47,7 +48,13 @@ impl Settle {
     fn write_down(&mut self, ended: Instant) {
         self.is_done = true;
         let shared = &self.worker.shared;
-        self.worker.ledger.enter(&self.facts, ended, shared.wall(ended), shared.records.as_ref());
+        self.worker.ledger.enter(
+            &self.facts,
+            ended,
+            shared.wall(ended),
+            &shared.source,
+            shared.records.as_ref(),
+        );
     }
 }
 
@@ -69,7 +76,7 @@ impl DerefMut for Settle {
 impl Drop for Settle {
     fn drop(&mut self) {
         if !self.is_done {
-            self.reason = "client_left";
+            self.reason = reason::CLIENT_LEFT;
             self.write_down(Instant::now());
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use causeway_model::Failure;
 use serde_json::{Value, json};
 
 use crate::admin::Questions;
@@ -57,21 +58,8 @@ impl Proxy {
     pub fn failures(&self) -> Value {
         let mut failures: Vec<_> =
             self.workers().iter().flat_map(|worker| worker.ledger.failures()).collect();
-        failures.sort_by_key(|failure| failure.time);
-        let failures = failures.into_iter().map(|failure| {
-            json!({
-                "time": failure.time.to_rfc3339(),
-                "request_id": failure.request_id,
-                "request": failure.what,
-                "route": failure.route,
-                "service": failure.service,
-                "endpoint": failure.endpoint,
-                "status": failure.status,
-                "reason": failure.reason,
-                "details": failure.details,
-                "attempts": failure.attempts,
-            })
-        });
+        failures.sort_by_key(|failure| failure.at);
+        let failures = failures.iter().map(|failure| failure_json(failure));
         Value::Array(failures.collect())
     }
 }
@@ -92,5 +80,44 @@ fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
         "weight": endpoint.weight,
         "load": endpoint.vitals.load.load(std::sync::atomic::Ordering::Relaxed),
         "ejected": endpoint.vitals.is_ejected(now),
+    })
+}
+
+fn failure_json(failure: &Failure) -> Value {
+    let tried = failure.tried.iter().map(|attempt| {
+        json!({
+            "endpoint": attempt.endpoint,
+            "address": attempt.address,
+            "transport": attempt.transport,
+            "after_us": attempt.after,
+            "duration_us": attempt.micros,
+            "status": attempt.status,
+            "error": attempt.error,
+            "details": attempt.details,
+        })
+    });
+    let passed_over = failure.passed_over.iter();
+    json!({
+        "time": failure.at.to_rfc3339(),
+        "request_id": failure.request_id,
+        "trace_id": failure.trace_id,
+        "side": failure.side.as_str(),
+        "request": format!("{} {}{}", failure.method, failure.host, failure.path),
+        "protocol": failure.protocol,
+        "caller": failure.caller,
+        "rule": failure.rule,
+        "written_at": failure.rule_origin,
+        "refused_by": failure.refused_by,
+        "service": failure.service.as_ref().map(ToString::to_string),
+        "endpoint": failure.endpoint,
+        "status": failure.status,
+        "reason": failure.reason,
+        "details": failure.details,
+        "duration_us": failure.micros,
+        "attempts": failure.attempts,
+        "tried": tried.collect::<Vec<_>>(),
+        "passed_over": passed_over.map(|o| json!({"endpoint": o.endpoint, "why": o.why})).collect::<Vec<_>>(),
+        "notes": failure.notes,
+        "untold": failure.untold,
     })
 }

@@ -21,6 +21,7 @@ use crate::inlet::Inlet;
 use crate::limits;
 use crate::mesh_name::mesh_names;
 use crate::own::OwnAddresses;
+use crate::reason;
 use crate::reply::{give, refuse};
 use crate::settle::{Settle, start};
 use crate::worker::Worker;
@@ -96,7 +97,7 @@ fn run<S>(
                 settle.bytes = to_client;
                 ""
             }
-            Err(_) => "tunnel_broke",
+            Err(_) => reason::TUNNEL_BROKE,
         };
         settle.done(trouble);
         Ok(())

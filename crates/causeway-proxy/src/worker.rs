@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     /// Wall-clock time at a moment, renewed now and then: milliseconds since 1970 at `origin`.
     pub wall_at_origin: AtomicU64,
     pub tls: Option<Arc<MeshTls>>,
+    /// Whose proxy this is: the sidecar's service, the gateway, a room of the node.
+    pub source: ServiceKey,
     /// Namespace in which a mesh name without one is looked up.
     pub namespace: Name,
     /// `.mesh`
@@ -206,5 +208,5 @@ pub(crate) fn lone_group(id: u64, host: &str, port: u16, transport: Transport) -
 pub(crate) fn lone_service(key: ServiceKey, protocol: Protocol, group: Group) -> Arc<Service> {
     let direct = Arc::new(Rule::default());
     let ports = vec![Port { number: None, protocol, group }];
-    Arc::new(Service { key, number: 0, ports, is_declared: false, direct })
+    Arc::new(Service { key, number: 0, ports, is_declared: false, direct, left_out: Vec::new() })
 }

@@ -14,3 +14,5 @@ mod resilience;
 mod review_attempts;
 #[path = "whole/review_pipeline.rs"]
 mod review_pipeline;
+#[path = "whole/telemetry.rs"]
+mod telemetry;

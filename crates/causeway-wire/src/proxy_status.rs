@@ -18,6 +18,9 @@ macro_rules! errors {
         pub enum ProxyError { $($(#[$doc])* $name,)* }
 
         impl ProxyError {
+            /// All of them.
+            pub const ALL: &[ProxyError] = &[$(ProxyError::$name,)*];
+
             /// As registered.
             pub const fn as_str(self) -> &'static str {
                 match self { $(ProxyError::$name => $text,)* }

@@ -13,6 +13,7 @@ use crate::body::Inflow;
 use crate::endpoint::Endpoint;
 use crate::lease::Lease;
 use crate::plan::Rule;
+use crate::story::End;
 
 /// Why a delivery failed.
 #[derive(Debug)]
@@ -37,6 +38,19 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// For the request's story.
+    pub(super) fn end(&self) -> End<'_> {
+        match self {
+            Outcome::Good(response, _) | Outcome::Bad(response, _, None) => {
+                End::Answered(response.status().as_u16())
+            }
+            Outcome::Bad(response, _, Some(failure)) => {
+                End::Refused(response.status().as_u16(), failure.error)
+            }
+            Outcome::Failed(failure) => End::Failed(failure.error, &failure.details),
+        }
+    }
+
     /// Why the request may have been processed by this attempt, which is followed by another.
     pub(super) fn doubt(self) -> Option<Failure> {
         match self {

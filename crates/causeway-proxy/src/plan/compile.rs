@@ -11,17 +11,18 @@ use std::sync::Arc;
 
 use causeway_filters::access::Access;
 use causeway_model::{
-    ConditionKind, Gateway, HttpRoute, Instance, Kind, Listener, ListenerProtocol, Object, ObjectKey,
-    ParentKind, ParentRef, PathMatch, Protocol, RequestMatch, ResourceKey, ServiceKey, Snapshot, Spec,
-    SpiffeId, StaticEndpoint, TrustDomain,
+    ConditionKind, Gateway, Health, HttpRoute, Instance, Kind, Lifecycle, Listener, ListenerProtocol, Object,
+    ObjectKey, ParentKind, ParentRef, PathMatch, Protocol, RequestMatch, ResourceKey, ServiceKey, Snapshot,
+    Spec, SpiffeId, StaticEndpoint, TrustDomain,
 };
 
 use super::{Choice, Door, Listening, MeshRoutes, Plan, Port, Rule, Rules, Service};
 use crate::balance::Group;
 use crate::config::Role;
 use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
-use crate::limits::RETRIES_MAX;
+use crate::limits::{RETRIES_MAX, STORY_LINES_MAX};
 use crate::routes::{Offer, Routes};
+use crate::story::NotChosen;
 use crate::tls::DoorTls;
 
 /// Builds plans, one after the other.
@@ -133,7 +134,8 @@ impl Compiler {
         let choice =
             Choice { service: key.clone(), port: None, weight: 1, filters: Vec::new(), broken: None };
         let direct = Arc::new(Rule { choices: vec![choice], weight: 1, ..Rule::default() });
-        Arc::new(Service { key, number, ports, is_declared: !declared_ports.is_empty(), direct })
+        let left_out = left_out(snapshot, &key, self.trust_domain.is_some());
+        Arc::new(Service { key, number, ports, is_declared: !declared_ports.is_empty(), direct, left_out })
     }
 
     fn static_endpoint(
@@ -276,6 +278,19 @@ fn changed_services(snapshot: &Snapshot, last: &Plan) -> Option<BTreeSet<Service
         }
     }
     Some(changed)
+}
+
+/// Instances that take no calls, and why.
+fn left_out(snapshot: &Snapshot, key: &ServiceKey, has_identity: bool) -> Vec<(Box<str>, NotChosen)> {
+    let why = |instance: &Instance| match () {
+        () if instance.weight == 0 => Some(NotChosen::Weightless),
+        () if !matches!(instance.lifecycle, Lifecycle::Up | Lifecycle::Suspect) => Some(NotChosen::Draining),
+        () if instance.health == Health::Critical => Some(NotChosen::Unhealthy),
+        () if instance.mesh.is_some() && !has_identity => Some(NotChosen::NoIdentity),
+        () => None,
+    };
+    let out = snapshot.instances_of(key).filter_map(|i| Some((i.key.id.as_str().into(), why(i)?)));
+    out.take(STORY_LINES_MAX).collect()
 }
 
 /// Which port of an instance is wanted, and to speak what.
@@ -485,6 +500,7 @@ fn rule(snapshot: &Snapshot, object: &Object, at: usize, written: &causeway_mode
         written.backends.iter().map(|backend| choice(snapshot, object, backend)).collect();
     Rule {
         label: format!("{} rule {}", object.key, at + 1).into(),
+        written_at: object.origin.to_string().into(),
         filters,
         weight: choices.iter().fold(0, |sum: u32, choice| sum.saturating_add(choice.weight)),
         choices,

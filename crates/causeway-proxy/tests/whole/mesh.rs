@@ -237,7 +237,10 @@ async fn the_admin_door_answers_this_machine_only() {
     let config = house.ask(admin, "GET localhost/config").await.body;
     assert!(config.contains("\"service\": \"default/cart\""), "{config}");
     let failures = house.ask(admin, "GET localhost/failures").await.body;
-    assert!(failures.contains("GET /why") && failures.contains("destination_not_found"), "{failures}");
+    assert!(
+        failures.contains("GET nobody.mesh/why") && failures.contains("destination_not_found"),
+        "{failures}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,51 @@
+//! Why a request did not end well, in one stable word each: what records, failures and spans say.
+//!
+//! In:    nothing.      Out: constants, and the list of every word that may be written down.
+//! Owner: nobody.
+//! Invariant: a word is never given another meaning; each is explained in `docs/reasons.md` (a test here holds it to that).
+//! Not here: the errors of RFC 9209, which are reasons too (`causeway_wire::ProxyError`).
+
+use causeway_wire::ProxyError;
+
+/// The client went away before its answer was whole.
+pub(crate) const CLIENT_LEFT: &str = "client_left";
+/// The time limit of the route passed while the answer was on its way.
+pub(crate) const TIME_LIMIT: &str = "time_limit";
+/// The service broke off its answer.
+pub(crate) const UPSTREAM_BROKE: &str = "upstream_broke";
+/// A tunnel (an upgraded connection, CONNECT) ended by an error.
+pub(crate) const TUNNEL_BROKE: &str = "tunnel_broke";
+
+/// Words of our own.
+const OWN: &[&str] = &[CLIENT_LEFT, TIME_LIMIT, UPSTREAM_BROKE, TUNNEL_BROKE];
+
+/// Whether a word may be written down as a reason.
+pub(crate) fn is_known(reason: &str) -> bool {
+    reason.is_empty() || OWN.contains(&reason) || ProxyError::ALL.iter().any(|e| e.as_str() == reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/reasons.md");
+
+    #[test]
+    fn every_reason_is_explained_and_every_explanation_is_of_a_reason() {
+        let explained: Vec<&str> = PAGE
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(word, _)| word)
+            .collect();
+        let words = OWN.iter().copied().chain(ProxyError::ALL.iter().map(|error| error.as_str()));
+        for word in words.clone() {
+            assert!(explained.contains(&word), "docs/reasons.md does not explain `{word}`");
+        }
+        for word in explained {
+            assert!(
+                words.clone().any(|known| known == word),
+                "docs/reasons.md explains `{word}`, which nobody says"
+            );
+        }
+    }
+}

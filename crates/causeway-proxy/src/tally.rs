@@ -1,0 +1,54 @@
+//! What is counted besides requests: each with the metric that shows it. A new thing to count is one line here.
+//!
+//! In:    nothing.      Out: names and help texts.
+//! Owner: nobody.
+//! Not here: the counts (`ledger`), how they are printed (`metrics`).
+
+macro_rules! tallies {
+    ($($(#[doc = $help:literal])* $name:ident = $metric:literal;)*) => {
+        /// Something that is counted, for a service or for the proxy as a whole.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Tally { $($(#[doc = $help])* $name,)* }
+
+        impl Tally {
+            pub(crate) const ALL: &[Tally] = &[$(Tally::$name,)*];
+
+            /// The metric's name, after `causeway_proxy_` and before `_total`.
+            pub(crate) const fn metric(self) -> &'static str {
+                match self { $(Tally::$name => $metric,)* }
+            }
+
+            /// What it says.
+            pub(crate) const fn help(self) -> &'static str {
+                match self { $(Tally::$name => concat!($($help),*),)* }
+            }
+        }
+    };
+}
+tallies! {
+    /// Attempts after a request's first.
+    Retry = "retries";
+    /// Endpoints taken out because they kept failing.
+    Ejection = "ejections";
+    /// Mutual TLS or a door's TLS handshakes that failed.
+    HandshakeFailure = "tls_handshake_failures";
+    /// Failures that were too many to be told in full.
+    UntoldFailure = "failures_untold";
+}
+
+/// Counts of all tallies.
+pub(crate) type Tallies = [u64; Tally::ALL.len()];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_a_name_of_its_own_and_a_text() {
+        for (at, tally) in Tally::ALL.iter().enumerate() {
+            assert_eq!(*tally as usize, at);
+            assert!(tally.help().trim().ends_with('.'), "{tally:?}");
+            assert!(Tally::ALL.iter().filter(|other| other.metric() == tally.metric()).count() == 1);
+        }
+    }
+}
