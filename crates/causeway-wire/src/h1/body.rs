@@ -38,6 +38,7 @@ struct ChunkLimits {
     line_bytes: usize,
     trailer_bytes: usize,
     fields: usize,
+    extension_bytes: usize,
     extension_bytes_left: usize,
 }
 
@@ -50,6 +51,7 @@ enum State {
     /// Behind the last chunk: the lines so far.
     Trailers(Vec<u8>),
     Ended,
+    Broken(Refusal),
 }
 
 /// Where in a chunk.
@@ -93,6 +95,7 @@ impl Decoder {
             line_bytes: limits.chunk_line_bytes,
             trailer_bytes: limits.trailer_bytes,
             fields: limits.fields.min(Limits::FIELDS_MAX),
+            extension_bytes: limits.extension_bytes,
             extension_bytes_left: limits.extension_bytes,
         };
         Decoder { state, limits }
@@ -115,9 +118,14 @@ impl Decoder {
     /// Reads on. Call it again with what is behind the consumed part until it needs more or has ended.
     ///
     /// # Errors
-    /// [`Refusal`]: the body is broken, and so is all that follows on its connection.
+    /// [`Refusal`]: the body is broken, and so is all that follows on its connection. It stays so.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<Decoded, Refusal> {
+        self.read(bytes).inspect_err(|refusal| self.state = State::Broken(*refusal))
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<Decoded, Refusal> {
         match &mut self.state {
+            State::Broken(refusal) => Err(*refusal),
             State::Ended => Ok(Decoded::End { consumed: 0, trailers: HeaderMap::new() }),
             _ if bytes.is_empty() => Ok(Decoded::NeedMore),
             State::UntilClose => Ok(Decoded::Data(0..bytes.len())),
@@ -144,6 +152,7 @@ impl Decoder {
                 self.state = State::Ended;
                 Ok(())
             }
+            State::Broken(refusal) => Err(refusal),
             _ => Err(Refusal::CutShort),
         }
     }
@@ -192,6 +201,15 @@ impl Decoder {
     }
 }
 
+impl ChunkLimits {
+    /// Content pays for extensions, so that a stream which has them may go on for ever.
+    fn earn(&mut self, content: u64) {
+        let content = usize::try_from(content).unwrap_or(usize::MAX);
+        self.extension_bytes_left =
+            self.extension_bytes_left.saturating_add(content).min(self.extension_bytes);
+    }
+}
+
 fn bounded(length: usize, left: u64) -> usize {
     usize::try_from(left).map_or(length, |left| left.min(length))
 }
@@ -222,7 +240,10 @@ fn step(chunk: Chunk, byte: u8, limits: &mut ChunkLimits) -> Result<Chunk, Refus
             limits.extension_bytes_left -= 1;
             Ok(Chunk::Extension { size, line_bytes: line_bytes + 1, is_named: is_named || !is_blank })
         }
-        (Chunk::SizeLf { size }, b'\n') => Ok(Chunk::Content { left: size }),
+        (Chunk::SizeLf { size }, b'\n') => {
+            limits.earn(size);
+            Ok(Chunk::Content { left: size })
+        }
         (Chunk::SizeLf { .. }, _) => Err(Refusal::BadChunkSize),
         (Chunk::ContentCr, b'\r') => Ok(Chunk::ContentLf),
         (Chunk::ContentLf, b'\n') => Ok(CHUNK_START),
@@ -242,7 +263,7 @@ fn append_line(
     }
     lines.extend_from_slice(&rest[from..to]);
     if lines.ends_with(b"\n") && !lines.ends_with(b"\r\n") {
-        return Err(Refusal::BareLf);
+        return Err(Refusal::BadLineEnd);
     }
     Ok(to)
 }

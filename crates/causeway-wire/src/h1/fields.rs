@@ -38,12 +38,14 @@ pub(super) fn refusal_of(error: httparse::Error, first_line: Refusal) -> Refusal
         httparse::Error::HeaderName => Refusal::BadName,
         httparse::Error::HeaderValue => Refusal::BadValue,
         httparse::Error::TooManyHeaders => Refusal::TooManyFields,
-        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => first_line,
+        httparse::Error::NewLine => Refusal::BadLineEnd,
+        httparse::Error::Status | httparse::Error::Token => first_line,
         httparse::Error::Version => Refusal::BadVersion,
     }
 }
 
-fn offset_in(whole: &[u8], part: &[u8]) -> usize {
+/// Where `part` lies in `whole`, of which it is a slice.
+pub(super) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
     (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize)
 }
 
@@ -56,7 +58,7 @@ pub(super) fn check_line_ends(head: &[u8], found: &[httparse::Header<'_>]) -> Re
             let at = offset_in(head, field.name.as_bytes());
             at == 0 || is_end(at)
         });
-    if is_good { Ok(()) } else { Err(Refusal::BareLf) }
+    if is_good { Ok(()) } else { Err(Refusal::BadLineEnd) }
 }
 
 /// The fields of a head, and what they say about connection and body.
@@ -129,10 +131,31 @@ impl Fields {
     }
 }
 
-/// A field's name; a standard one without allocation.
+/// A field's name; a standard one, and those that proxies and tracers set, without allocation.
 pub(super) fn name_of(name: &[u8]) -> Result<HeaderName, Refusal> {
-    HeaderName::from_bytes(name).map_err(|_| Refusal::BadName)
+    let known: &[HeaderName] = match name.len() {
+        10 => &LENGTH_10,
+        11 => &LENGTH_11,
+        12 => &LENGTH_12,
+        15 => &LENGTH_15,
+        16 => &LENGTH_16,
+        17 => &LENGTH_17,
+        _ => &[],
+    };
+    match known.iter().find(|known| known.as_str().as_bytes().eq_ignore_ascii_case(name)) {
+        Some(known) => Ok(known.clone()),
+        None => HeaderName::from_bytes(name).map_err(|_| Refusal::BadName),
+    }
 }
+
+static LENGTH_10: [HeaderName; 2] =
+    [HeaderName::from_static("keep-alive"), HeaderName::from_static("tracestate")];
+static LENGTH_11: [HeaderName; 1] = [HeaderName::from_static("traceparent")];
+static LENGTH_12: [HeaderName; 1] = [HeaderName::from_static("x-request-id")];
+static LENGTH_15: [HeaderName; 1] = [HeaderName::from_static("x-forwarded-for")];
+static LENGTH_16: [HeaderName; 2] =
+    [HeaderName::from_static("x-forwarded-host"), HeaderName::from_static("proxy-connection")];
+static LENGTH_17: [HeaderName; 1] = [HeaderName::from_static("x-forwarded-proto")];
 
 /// Digits only, and no more than 64 bits.
 fn length_of(value: &[u8]) -> Result<u64, Refusal> {

@@ -13,7 +13,7 @@ pub struct Limits {
     pub empty_lines: usize,
     /// Of the line before a chunk, with its extensions.
     pub chunk_line_bytes: usize,
-    /// Of all chunks' extensions of one body together.
+    /// Of a body's chunks' extensions beyond its content: how far they may run ahead of it.
     pub extension_bytes: usize,
     /// Of the trailers with their last empty line.
     pub trailer_bytes: usize,
@@ -30,7 +30,8 @@ impl Limits {
     pub const EMPTY_LINES: usize = 2;
     /// Extensions are hardly ever used and never passed on.
     pub const CHUNK_LINE_BYTES: usize = 256;
-    /// As hyper has it: a sender of one-byte chunks with long extensions must not make us read 100 bytes for each one that counts.
+    /// A sender of one-byte chunks with long extensions must not make us read 100 bytes for each one that counts. Hyper bounds the sum,
+    /// which ends a stream of events some day.
     pub const EXTENSION_BYTES: usize = 16 * 1024;
     /// gRPC's status, message and details fit; what Envoy allows is 60 KiB.
     pub const TRAILER_BYTES: usize = 16 * 1024;

@@ -5,7 +5,7 @@ use http::StatusCode;
 /// Why a message is refused. Its connection must be closed always: nobody knows where the next message would begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Not `method target version`, or with a line end that is not CR LF.
+    /// Not `method target version` with one blank between each two; also HTTP/0.9.
     #[error("the request line is not a method, a target and a version")]
     BadRequestLine,
     /// Not `version status reason`.
@@ -20,13 +20,13 @@ pub enum Refusal {
     /// Longer than the limit.
     #[error("the request target is too long")]
     TargetTooLong,
-    /// A line that ends with LF alone.
-    #[error("a line ends without CR")]
-    BareLf,
+    /// LF alone, or CR with something else behind it.
+    #[error("a line does not end with CR LF")]
+    BadLineEnd,
     /// Not a token, nothing, a blank before the colon, or a line that continues the one before.
     #[error("a field's name is not a token with a colon right behind it")]
     BadName,
-    /// Control characters, NUL, a CR without LF.
+    /// Control characters, NUL, a CR without LF within it.
     #[error("a field's value holds a control character")]
     BadValue,
     /// More bytes than a head may have.

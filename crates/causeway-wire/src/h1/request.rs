@@ -45,25 +45,33 @@ pub fn request_head(
     }
     let bytes = &bytes[..bytes.len().min(limits.head_bytes)];
     let Some(skipped) = empty_lines(bytes, limits)? else { return Ok(Parsed::Partial) };
-    let bytes_left = &bytes[skipped..];
+    let rest = &bytes[skipped..];
     let mut places = fields::places();
     let mut found = httparse::Request::new(&mut []);
     let places = &mut places[..limits.fields.min(Limits::FIELDS_MAX)];
-    let length = match found.parse_with_uninit_headers(bytes_left, places) {
+    let length = match found.parse_with_uninit_headers(rest, places) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return partial(bytes, found.path, limits),
-        Err(error) => return Err(refusal_of(error, bytes_left, limits)),
+        Ok(httparse::Status::Partial) => {
+            check_sizes(rest, limits)?;
+            let is_full = bytes.len() >= limits.head_bytes;
+            return if is_full { Err(Refusal::HeadTooLarge) } else { Ok(Parsed::Partial) };
+        }
+        Err(error) => {
+            check_sizes(rest, limits)?;
+            return Err(refusal_of(error, rest));
+        }
     };
-    let head = &bytes_left[..length];
-    fields::check_line_ends(head, found.headers)?;
+    let head = &rest[..length];
     let (Some(method), Some(target), Some(version)) = (found.method, found.path, found.version) else {
         return Err(Refusal::BadRequestLine);
     };
+    check_line(method.len(), target.len(), limits)?;
+    fields::check_line_ends(head, found.headers)?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::BadRequestLine)?;
     let copy = Bytes::copy_from_slice(head);
     let fields = Fields::read(head, &copy, found.headers)?;
-    let start = target.as_ptr() as usize - head.as_ptr() as usize;
-    let uri = target_of(&method, copy.slice(start..start + target.len()), limits)?;
+    let start = fields::offset_in(head, target.as_bytes());
+    let uri = target_of(&method, copy.slice(start..start + target.len()))?;
     *progress = Progress::default();
     finish(method, uri, version, fields, skipped + length).map(Parsed::Done)
 }
@@ -105,50 +113,49 @@ fn empty_lines(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> 
         match (bytes.get(at), bytes.get(at + 1)) {
             (None, _) | (Some(b'\r'), None) => return Ok(None),
             (Some(b'\r'), Some(b'\n')) => at += 2,
-            (Some(b'\n'), _) => return Err(Refusal::BareLf),
+            (Some(b'\n'), _) => return Err(Refusal::BadLineEnd),
             _ => return Ok(Some(at)),
         }
     }
     Err(Refusal::BadRequestLine)
 }
 
-fn partial(bytes: &[u8], target: Option<&str>, limits: &Limits) -> Result<Parsed<RequestHead>, Refusal> {
-    let is_long = |line: &[u8]| line.len() > limits.target_bytes + METHOD_BYTES_MAX;
-    match target {
-        Some(target) if target.len() > limits.target_bytes => Err(Refusal::TargetTooLong),
-        None if is_long(bytes) => Err(Refusal::TargetTooLong),
-        _ if bytes.len() >= limits.head_bytes => Err(Refusal::HeadTooLarge),
-        _ => Ok(Parsed::Partial),
+/// The longest that IANA knows is UPDATEREDIRECTREF with 17.
+const METHOD_BYTES_MAX: usize = 32;
+
+fn check_line(method_bytes: usize, target_bytes: usize, limits: &Limits) -> Result<(), Refusal> {
+    match target_bytes > limits.target_bytes {
+        _ if method_bytes > METHOD_BYTES_MAX => Err(Refusal::BadRequestLine),
+        true => Err(Refusal::TargetTooLong),
+        false => Ok(()),
     }
 }
 
-/// The longest that IANA knows is UPDATEREDIRECTREF with 17; with it and a target that is too long the line is too long.
-const METHOD_BYTES_MAX: usize = 32;
+/// The same of a first line that is broken or has not come whole.
+fn check_sizes(bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
+    let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|&b| b == b' ').map(<[u8]>::len);
+    check_line(words.next().unwrap_or_default(), words.next().unwrap_or_default(), limits)
+}
 
-fn refusal_of(error: httparse::Error, bytes: &[u8], limits: &Limits) -> Refusal {
-    let line_end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
-    let line = bytes[..line_end].trim_ascii_end();
-    let refusal = fields::refusal_of(error, Refusal::BadRequestLine);
-    match refusal {
-        Refusal::BadVersion if !is_version(line) => Refusal::BadRequestLine,
-        Refusal::BadRequestLine if line.len() > limits.target_bytes + METHOD_BYTES_MAX => {
-            Refusal::TargetTooLong
-        }
+fn refusal_of(error: httparse::Error, bytes: &[u8]) -> Refusal {
+    let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
+    match fields::refusal_of(error, Refusal::BadRequestLine) {
+        Refusal::BadVersion if !has_version(line.trim_ascii_end()) => Refusal::BadRequestLine,
         refusal => refusal,
     }
 }
 
-/// Whether a line ends with what RFC 9112 section 2.3 calls a version.
-fn is_version(line: &[u8]) -> bool {
-    let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+/// Whether the third and last word of a line is what RFC 9112 section 2.3 calls a version.
+fn has_version(line: &[u8]) -> bool {
+    let mut words = line.split(|&b| b == b' ').skip(2);
+    let (version, more) = (words.next().unwrap_or_default(), words.next());
+    more.is_none() && matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
 
-/// The target in one of the four forms of RFC 9112 section 3.2.
-fn target_of(method: &Method, target: Bytes, limits: &Limits) -> Result<Uri, Refusal> {
-    if target.len() > limits.target_bytes {
-        return Err(Refusal::TargetTooLong);
-    }
+/// The target in one of the four forms of RFC 9112 section 3.2. What its host may be is `authority`'s to say.
+fn target_of(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
+    // `#` begins what a client keeps to itself, and readers cut it off or do not; bytes that are not ASCII they escape or do not.
     if target.iter().any(|&b| b == b'#' || !b.is_ascii_graphic()) {
         return Err(Refusal::BadTarget);
     }
@@ -156,12 +163,18 @@ fn target_of(method: &Method, target: Bytes, limits: &Limits) -> Result<Uri, Ref
     let is_star = *target == *b"*";
     let uri = Uri::from_maybe_shared(target).map_err(|_| Refusal::BadTarget)?;
     let is_good = match *method {
-        Method::CONNECT => uri.scheme().is_none() && uri.port().is_some() && uri.path_and_query().is_none(),
+        Method::CONNECT => is_authority(&uri),
         Method::OPTIONS if is_star => true,
         _ if is_star => false,
         _ => is_path || uri.scheme().is_some_and(is_http),
     };
     if is_good { Ok(uri) } else { Err(Refusal::BadTarget) }
+}
+
+/// `host:port` and nothing else.
+fn is_authority(uri: &Uri) -> bool {
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    uri.scheme().is_none() && uri.path_and_query().is_none() && uri.port().is_some() && !has_user
 }
 
 fn is_http(scheme: &http::uri::Scheme) -> bool {
