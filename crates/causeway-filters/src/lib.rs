@@ -79,17 +79,17 @@ pub trait Filter: fmt::Debug + Send + Sync {
 /// The filters of a rule, in order.
 pub type Chain = Vec<Arc<dyn Filter>>;
 
-/// Makes the filters that a rule names.
+/// Makes the filters that a rule names. Mirrors are none: copies are sent beside the request, by the proxy.
 ///
 /// # Errors
 /// What is wrong with one of them, in words.
 pub fn compile(filters: &[causeway_model::Filter]) -> Result<Chain, String> {
-    filters.iter().map(compile_one).collect()
+    filters.iter().filter_map(|filter| compile_one(filter).transpose()).collect()
 }
 
-fn compile_one(filter: &causeway_model::Filter) -> Result<Arc<dyn Filter>, String> {
+fn compile_one(filter: &causeway_model::Filter) -> Result<Option<Arc<dyn Filter>>, String> {
     use causeway_model::Filter as Model;
-    Ok(match filter {
+    let filter: Arc<dyn Filter> = match filter {
         Model::RequestHeaders(edit) => Arc::new(header_edit::RequestHeaders::compile(edit)?),
         Model::ResponseHeaders(edit) => Arc::new(header_edit::ResponseHeaders::compile(edit)?),
         Model::Redirect { scheme, hostname, path, port, status } => {
@@ -105,7 +105,9 @@ fn compile_one(filter: &causeway_model::Filter) -> Result<Arc<dyn Filter>, Strin
         Model::Rewrite { hostname, path } => {
             Arc::new(rewrite::Rewrite::compile(hostname.as_deref(), path.clone())?)
         }
-    })
+        Model::Mirror { .. } => return Ok(None),
+    };
+    Ok(Some(filter))
 }
 
 /// Runs the request side of a chain. Ends early with the first reply.

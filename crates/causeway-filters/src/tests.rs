@@ -116,7 +116,7 @@ fn what_a_client_says_of_itself_is_not_believed() {
 
 fn policy(allow: Vec<AccessRule>, is_dry_run: bool) -> (String, AccessPolicy) {
     let targets = vec![ServiceKey::parse("default", "payments").unwrap()];
-    ("default/guard".into(), AccessPolicy { targets, allow, is_dry_run })
+    ("default/guard".into(), AccessPolicy { targets, allow, is_dry_run, namespaces: vec![] })
 }
 
 fn check_access(policies: Vec<(String, AccessPolicy)>, caller: Option<&str>, line: &str) -> String {
@@ -147,6 +147,7 @@ fn policies_decide_by_identity_method_and_path() {
         }],
         methods: vec!["POST".into()],
         paths: vec!["/charges".into(), "/refunds/*".into()],
+        ports: vec![],
     };
     let guarded = || vec![policy(vec![rule()], false)];
     let orders = Some("ns/default/svc/orders");

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! [Gateway] <- [HttpRoute] -> [Service] <- [Instance]        children name their parents
-//! [AccessPolicy] -> [Service]    [Subscription] -> [Topic]    [SagaDefinition] -> [Service], [Topic]
+//! [AccessPolicy] -> [Service]    [TrafficPolicy] -> [Service], [HttpRoute]
+//!   [Subscription] -> [Topic]    [SagaDefinition] -> [Service], [Topic]
 //! [Snapshot] = every [Object] and [Instance] at one [Revision]
 //! ```
 
@@ -28,6 +29,7 @@ pub mod snapshot;
 pub mod spiffe;
 pub mod topic;
 pub mod traffic;
+pub mod traffic_policy;
 
 pub use failure::{FailedAttempt, Failure, PassedOver, Side};
 pub use gateway::{Gateway, Listener, ListenerProtocol, ListenerTls, Secret};
@@ -47,3 +49,8 @@ pub use snapshot::{Change, ResourceKey, Snapshot};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use topic::{DeadLetterMode, Delivery, Ordering, RetryPolicy, Subscription, Topic};
 pub use traffic::{Edge, TrafficReport};
+pub use traffic_policy::{
+    Affinity, Algorithm, Balancer, Circuit, Concurrency, Egress, Fault, FaultAbort, FaultDelay, HashOn,
+    Hedge, LocalityMode, MtlsMode, Outlier, PolicyTarget, RateKey, RateLimit, Retry, Share, TargetKind,
+    TrafficPolicy, TrafficTimeouts,
+};

@@ -207,11 +207,17 @@ pub enum Kind {
     /// `v1 Secret`
     #[n(7)]
     Secret,
+    /// `gateway.networking.k8s.io/v1 GRPCRoute`
+    #[n(8)]
+    GrpcRoute,
+    /// `causeway.dev/v1 TrafficPolicy`
+    #[n(9)]
+    TrafficPolicy,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Service,
         Kind::Gateway,
         Kind::HttpRoute,
@@ -220,6 +226,8 @@ impl Kind {
         Kind::Subscription,
         Kind::Saga,
         Kind::Secret,
+        Kind::GrpcRoute,
+        Kind::TrafficPolicy,
     ];
 
     /// As written in a document's `kind`.
@@ -233,13 +241,15 @@ impl Kind {
             Kind::Subscription => "Subscription",
             Kind::Saga => "Saga",
             Kind::Secret => "Secret",
+            Kind::GrpcRoute => "GRPCRoute",
+            Kind::TrafficPolicy => "TrafficPolicy",
         }
     }
 
     /// As written in a document's `apiVersion`.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Kind::Gateway | Kind::HttpRoute => "gateway.networking.k8s.io/v1",
+            Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute => "gateway.networking.k8s.io/v1",
             Kind::Secret => "v1",
             _ => "causeway.dev/v1",
         }

@@ -11,6 +11,7 @@ use crate::route::HttpRoute;
 use crate::saga::SagaDefinition;
 use crate::service::Service;
 use crate::topic::{Subscription, Topic};
+use crate::traffic_policy::TrafficPolicy;
 
 /// A configuration object.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -62,6 +63,12 @@ pub enum Spec {
     /// See [`Secret`].
     #[n(7)]
     Secret(#[n(0)] Secret),
+    /// A GRPCRoute; see [`HttpRoute`].
+    #[n(8)]
+    GrpcRoute(#[n(0)] HttpRoute),
+    /// See [`TrafficPolicy`].
+    #[n(9)]
+    TrafficPolicy(#[n(0)] TrafficPolicy),
 }
 
 impl Spec {
@@ -76,6 +83,8 @@ impl Spec {
             Spec::Subscription(_) => Kind::Subscription,
             Spec::Saga(_) => Kind::Saga,
             Spec::Secret(_) => Kind::Secret,
+            Spec::GrpcRoute(_) => Kind::GrpcRoute,
+            Spec::TrafficPolicy(_) => Kind::TrafficPolicy,
         }
     }
 }

@@ -17,6 +17,10 @@ pub struct AccessPolicy {
     /// Only says what it would have refused.
     #[n(2)]
     pub is_dry_run: bool,
+    /// Namespaces of which it guards every service.
+    #[n(3)]
+    #[cbor(default)]
+    pub namespaces: Vec<Name>,
 }
 
 /// One thing that is allowed: all non-empty parts must hold.
@@ -31,6 +35,10 @@ pub struct AccessRule {
     /// Paths, exact, or a prefix of whole elements with a trailing `/*`; all when empty.
     #[n(2)]
     pub paths: Vec<String>,
+    /// Ports of the service's instances; all when empty.
+    #[n(3)]
+    #[cbor(default)]
+    pub ports: Vec<u16>,
 }
 
 /// A caller.

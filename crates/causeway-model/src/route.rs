@@ -5,8 +5,9 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 
 use crate::names::{Name, ServiceKey};
+use crate::traffic_policy::{Affinity, Share};
 
-/// An HTTP route.
+/// An HTTP route. A GRPCRoute is one too: its methods are paths, `/package.Service/Method`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct HttpRoute {
     /// What it hangs on.
@@ -18,6 +19,21 @@ pub struct HttpRoute {
     /// Its rules, in the order written (which breaks ties).
     #[n(2)]
     pub rules: Vec<Rule>,
+}
+
+impl HttpRoute {
+    /// Every service, and the port asked for, that its rules send requests or copies of them to; some perhaps more than once.
+    pub fn destinations(&self) -> impl Iterator<Item = (&ServiceKey, Option<u16>)> {
+        let mirrored = |filter| match filter {
+            &Filter::Mirror { ref service, port, .. } => Some((service, port)),
+            _ => None,
+        };
+        self.rules.iter().flat_map(move |rule| {
+            let of_backends = rule.backends.iter().flat_map(|backend| &backend.filters);
+            let backends = rule.backends.iter().map(|backend| (&backend.service, backend.port));
+            backends.chain(rule.filters.iter().chain(of_backends).filter_map(mirrored))
+        })
+    }
 }
 
 /// What a route or policy hangs on.
@@ -73,6 +89,9 @@ pub struct Rule {
     /// Retries; the default policy when absent.
     #[n(5)]
     pub retry: Option<RetryRule>,
+    /// Which endpoint a client stays with (`sessionPersistence`, GEP-1619).
+    #[n(6)]
+    pub affinity: Option<Affinity>,
 }
 
 /// All of these must hold.
@@ -193,6 +212,19 @@ pub enum Filter {
         /// New path.
         #[n(1)]
         path: Option<PathRewrite>,
+    },
+    /// Sends a copy of the request elsewhere and drops its answer.
+    #[n(4)]
+    Mirror {
+        /// Where the copy goes.
+        #[n(0)]
+        service: ServiceKey,
+        /// Which port of it.
+        #[n(1)]
+        port: Option<u16>,
+        /// Which share of the requests.
+        #[n(2)]
+        share: Share,
     },
 }
 

@@ -92,6 +92,7 @@ fn route() -> HttpRoute {
             backend_request: Some(Duration::from_millis(1500)),
         },
         retry: Some(RetryRule { attempts: 2, codes: vec![503], backoff: Some(Duration::from_millis(25)) }),
+        affinity: None,
     };
     let parent = ParentRef {
         kind: ParentKind::Gateway,
@@ -101,6 +102,67 @@ fn route() -> HttpRoute {
         port: Some(80),
     };
     HttpRoute { parents: vec![parent], hostnames: vec!["*.example".into()], rules: vec![rule] }
+}
+
+fn grpc_route() -> HttpRoute {
+    let mirror = Filter::Mirror { service: service("next"), port: Some(81), share: Share::new(50_000) };
+    let affinity =
+        Affinity::Cookie { name: "s".into(), max_age: Some(Duration::from_secs(9)), path: Some("/".into()) };
+    let rule = Rule { filters: vec![mirror], affinity: Some(affinity), ..Rule::default() };
+    HttpRoute { rules: vec![rule], ..route() }
+}
+
+fn traffic_policy() -> TrafficPolicy {
+    let second = Some(Duration::from_secs(1));
+    let target = PolicyTarget {
+        kind: TargetKind::HttpRoute,
+        namespace: Name::default_namespace(),
+        name: name("cart"),
+        section: Some("first".into()),
+    };
+    TrafficPolicy {
+        targets: vec![target],
+        balancer: Some(Balancer {
+            algorithm: Algorithm::Maglev,
+            hash: Some(HashOn::Cookie("c".into())),
+            locality: LocalityMode::Prefer,
+            panic_percent: Some(40),
+            slow_start: second,
+        }),
+        affinity: Some(Affinity::Header { name: "x-session".into() }),
+        outlier: Some(Outlier { failures: Some(3), base: second, max: second, max_percent: Some(30) }),
+        circuit: Some(Circuit { connections: Some(1), requests: Some(2), pending: Some(3), wait: second }),
+        retry: Some(Retry {
+            attempts: Some(1),
+            codes: vec![503],
+            grpc_codes: vec![14],
+            backoff: second,
+            budget_percent: Some(10),
+            budget_per_second: Some(1),
+        }),
+        timeouts: Some(TrafficTimeouts {
+            request: second,
+            per_try: second,
+            idle: second,
+            stream: second,
+            connect: second,
+        }),
+        hedge: Some(Hedge { after: Duration::from_millis(50), max: 1 }),
+        rate_limit: Some(RateLimit {
+            requests: 10,
+            per: Duration::from_secs(1),
+            burst: Some(20),
+            by: Some(RateKey::Header("x-tenant".into())),
+        }),
+        concurrency: Some(Concurrency { max: Some(9), queue: Some(1), wait: second }),
+        priority: Some(6),
+        fault: Some(Fault {
+            delay: Some(FaultDelay { fixed: Duration::from_secs(2), share: Share::new(10_000) }),
+            abort: Some(FaultAbort { status: 503, grpc_status: Some(14), share: Share::WHOLE }),
+        }),
+        mtls: Some(MtlsMode::Permissive),
+        egress: Some(Egress::Declared),
+    }
 }
 
 fn saga() -> SagaDefinition {
@@ -167,8 +229,16 @@ fn objects() -> Vec<(&'static str, Object)> {
             from: vec![Peer { namespace: Name::default_namespace(), service: Some(name("orders")) }],
             methods: vec!["POST".into()],
             paths: vec!["/charges/*".into()],
+            ports: vec![],
         }],
         is_dry_run: true,
+        namespaces: vec![],
+    };
+    let of_namespace = AccessPolicy {
+        targets: vec![],
+        allow: vec![AccessRule { ports: vec![8080], ..AccessRule::default() }],
+        is_dry_run: false,
+        namespaces: vec![Name::default_namespace()],
     };
     let subscription = Subscription {
         topic: name("orders"),
@@ -195,6 +265,9 @@ fn objects() -> Vec<(&'static str, Object)> {
         ("topic", object(Kind::Topic, Spec::Topic(topic))),
         ("subscription", object(Kind::Subscription, Spec::Subscription(subscription))),
         ("saga", object(Kind::Saga, Spec::Saga(saga()))),
+        ("grpc-route", object(Kind::GrpcRoute, Spec::GrpcRoute(grpc_route()))),
+        ("traffic-policy", object(Kind::TrafficPolicy, Spec::TrafficPolicy(traffic_policy()))),
+        ("access-policy-2", object(Kind::AccessPolicy, Spec::AccessPolicy(of_namespace))),
         ("secret", object(Kind::Secret, Spec::Secret(secret))),
     ]
 }

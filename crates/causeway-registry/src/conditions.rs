@@ -6,9 +6,9 @@
 //! Not here: `Programmed` (whoever runs the data plane knows it), what the data plane does about a broken object.
 
 use causeway_model::{
-    AccessPolicy, Action, Backend, Condition, ConditionKind, Delivery, Gateway, HttpRoute, Kind, Listener,
-    Name, Object, ObjectKey, ParentKind, ParentRef, SagaDefinition, Service, ServiceKey, Snapshot, Spec,
-    Subscription, Timestamp,
+    AccessPolicy, Action, Condition, ConditionKind, Delivery, Gateway, HttpRoute, Kind, Listener, Name,
+    Object, ObjectKey, ParentKind, ParentRef, PolicyTarget, SagaDefinition, Service, ServiceKey, Snapshot,
+    Spec, Subscription, TargetKind, Timestamp, TrafficPolicy,
 };
 
 use crate::services::Services;
@@ -43,9 +43,13 @@ pub(crate) fn names(key: &ObjectKey, spec: &Spec) -> Vec<ObjectKey> {
         Spec::Gateway(gateway) => {
             secrets(gateway).map(|(namespace, name)| object(Kind::Secret, namespace, name)).collect()
         }
-        Spec::HttpRoute(route) => {
-            route.parents.iter().map(parent_key).chain(backends(route).map(|b| service(&b.service))).collect()
-        }
+        Spec::HttpRoute(route) | Spec::GrpcRoute(route) => route
+            .parents
+            .iter()
+            .map(parent_key)
+            .chain(route.destinations().map(|(to, _)| service(to)))
+            .collect(),
+        Spec::TrafficPolicy(policy) => policy.targets.iter().filter_map(target_key).collect(),
         Spec::AccessPolicy(policy) => policy.targets.iter().map(service).collect(),
         Spec::Subscription(Subscription { topic: of, delivery, .. }) => {
             let pushed = match delivery {
@@ -68,7 +72,8 @@ pub(crate) fn conditions(world: World<'_>, object: &Object, at: Timestamp) -> Ve
     let (accepted, resolved) = match &object.spec {
         Spec::Service(service) => (vec![], subset_problems(world, &object.key, service)),
         Spec::Gateway(gateway) => (class_problems(gateway), secret_problems(world, &object.key, gateway)),
-        Spec::HttpRoute(route) => route_problems(world, &object.key, route),
+        Spec::HttpRoute(route) | Spec::GrpcRoute(route) => route_problems(world, &object.key, route),
+        Spec::TrafficPolicy(policy) => traffic_problems(world, policy),
         Spec::AccessPolicy(policy) => policy_problems(world, policy),
         Spec::Subscription(subscription) => {
             (vec![], subscription_problems(world, &object.key.namespace, subscription))
@@ -176,12 +181,10 @@ fn route_problems(world: World<'_>, key: &ObjectKey, route: &HttpRoute) -> (Vec<
     if is_attached {
         unattached.clear(); // a route that hangs on one parent is in use; the others are told under ResolvedRefs
     }
-    unresolved.extend(backends(route).filter_map(|backend| backend_problem(world, key, backend)));
+    unresolved.extend(
+        route.destinations().filter_map(|(service, port)| backend_problem(world, key, service, port)),
+    );
     (unattached, unresolved)
-}
-
-fn backends(route: &HttpRoute) -> impl Iterator<Item = &Backend> {
-    route.rules.iter().flat_map(|rule| rule.backends.iter())
 }
 
 fn no_such_parent(world: World<'_>, parent: &ParentRef) -> Option<Problem> {
@@ -247,8 +250,12 @@ fn hosts_meet(a: &str, b: &str) -> bool {
     }
 }
 
-fn backend_problem(world: World<'_>, key: &ObjectKey, backend: &Backend) -> Option<Problem> {
-    let Backend { service, port, .. } = backend;
+fn backend_problem(
+    world: World<'_>,
+    key: &ObjectKey,
+    service: &ServiceKey,
+    port: Option<u16>,
+) -> Option<Problem> {
     if service.namespace != key.namespace {
         return Some(not_permitted(&format!("service {service}"), &key.namespace));
     }
@@ -270,13 +277,57 @@ fn policy_problems(world: World<'_>, policy: &AccessPolicy) -> (Vec<Problem>, Ve
         policy.targets.iter().filter(|target| !world.services.is_there(target)).collect();
     let problem = |text: String| Problem { reason: "TargetNotFound", code: "CW-1213", text };
     let closed = "the policy fails closed: it holds from the moment that such a service appears";
+    let is_namespace_wide = !policy.namespaces.is_empty();
     let accepted = match (policy.targets.is_empty(), missing.len() == policy.targets.len()) {
+        (true, _) if is_namespace_wide => Vec::new(),
         (true, _) => vec![problem("the policy targets nothing, so it guards nothing".to_owned())],
-        (false, true) => vec![problem(format!("the policy targets no service that exists; {closed}"))],
-        (false, false) => policy.targets.iter().filter_map(|target| part_of_another(world, target)).collect(),
+        (false, true) if !is_namespace_wide => {
+            vec![problem(format!("the policy targets no service that exists; {closed}"))]
+        }
+        (false, _) => policy.targets.iter().filter_map(|target| part_of_another(world, target)).collect(),
     };
     let resolved = missing.iter().map(|target| problem(format!("service {target} does not exist; {closed}")));
     (accepted, resolved.collect())
+}
+
+/// What a traffic policy is for, as an object; a namespace is none.
+fn target_key(target: &PolicyTarget) -> Option<ObjectKey> {
+    let kind = match target.kind {
+        TargetKind::Namespace => return None,
+        TargetKind::Service => Kind::Service,
+        TargetKind::HttpRoute => Kind::HttpRoute,
+        TargetKind::GrpcRoute => Kind::GrpcRoute,
+    };
+    Some(object(kind, &target.namespace, &target.name))
+}
+
+/// A policy of which one target is there is in use; what is missing is told under ResolvedRefs.
+fn traffic_problems(world: World<'_>, policy: &TrafficPolicy) -> (Vec<Problem>, Vec<Problem>) {
+    let missing: Vec<Problem> =
+        policy.targets.iter().filter_map(|target| no_such_target(world, target)).collect();
+    let is_in_use = missing.len() < policy.targets.len();
+    let text = "the policy is for nothing that exists: it is in force from the moment that one of its targets appears";
+    let unused = Problem { reason: "TargetNotFound", code: "CW-1213", text: text.to_owned() };
+    (if is_in_use { Vec::new() } else { vec![unused] }, missing)
+}
+
+fn no_such_target(world: World<'_>, target: &PolicyTarget) -> Option<Problem> {
+    let problem = |text: String| Some(Problem { reason: "TargetNotFound", code: "CW-1213", text });
+    let key = target_key(target)?;
+    let PolicyTarget { namespace, name, section, .. } = target;
+    let rules = match world.snapshot.object(&key).map(|found| &found.spec) {
+        Some(Spec::HttpRoute(route) | Spec::GrpcRoute(route)) => &route.rules,
+        Some(_) => return None,
+        None if world.services.is_there(&ServiceKey::new(namespace.clone(), name.clone()))
+            && key.kind == Kind::Service =>
+        {
+            return None;
+        }
+        None => return problem(format!("{key} does not exist")),
+    };
+    let section =
+        section.as_ref().filter(|section| rules.iter().all(|rule| rule.name.as_ref() != Some(section)))?;
+    problem(format!("{key} has no rule named {section:?}"))
 }
 
 /// Access is decided by the sidecars of a service that registers; a part of one has none of its own.

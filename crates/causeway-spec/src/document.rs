@@ -206,6 +206,10 @@ const fn spec_example(kind: Kind) -> &'static str {
         Kind::AccessPolicy => {
             "{targetRefs: [{kind: Service, name: payments}], allow: [{from: [{service: orders}]}]}"
         }
+        Kind::GrpcRoute => {
+            "{parentRefs: [{name: public}], rules: [{backendRefs: [{name: orders, port: 80}]}]}"
+        }
+        Kind::TrafficPolicy => "{targetRefs: [{kind: Service, name: payments}], retry: {attempts: 1}}",
         Kind::Subscription => "{push: {service: mail, path: /events}}",
         Kind::Saga => "{steps: [{name: reserve, call: {service: inventory, path: /reservations}}]}",
         Kind::Service | Kind::Topic | Kind::Secret => "{}",
@@ -213,12 +217,7 @@ const fn spec_example(kind: Kind) -> &'static str {
 }
 
 /// Kinds that exist elsewhere, and what to do instead.
-const KNOWN_KINDS: [(&str, &str, &str); 17] = [
-    (
-        "gateway.networking.k8s.io",
-        "GRPCRoute",
-        "an HTTPRoute carries gRPC: match its path /package.Service/Method",
-    ),
+const KNOWN_KINDS: [(&str, &str, &str); 16] = [
     ("gateway.networking.k8s.io", "TCPRoute", "leave it out"),
     ("gateway.networking.k8s.io", "TLSRoute", "leave it out"),
     ("gateway.networking.k8s.io", "UDPRoute", "leave it out"),
@@ -237,7 +236,7 @@ const KNOWN_KINDS: [(&str, &str, &str); 17] = [
         "AuthPolicy",
         "until then keep the route off the gateway, or authenticate in the service",
     ),
-    ("causeway.dev", "TrafficPolicy", "write timeouts and retries into the HTTPRoute's rules"),
+    ("causeway.dev", "GRPCRoute", "write `apiVersion: gateway.networking.k8s.io/v1`"),
     ("causeway.dev", "Aggregate", "leave it out"),
     (
         "causeway.dev",
@@ -260,7 +259,7 @@ fn read_kind(r: &mut Reader<'_>, f: &mut crate::reader::Fields<'_>) -> Option<Ki
     match (kind, known) {
         (Some(kind), _) if kind.api_version() == version => return Some(kind),
         // The older name of the same schema.
-        (Some(kind @ (Kind::Gateway | Kind::HttpRoute)), _)
+        (Some(kind @ (Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute)), _)
             if version == "gateway.networking.k8s.io/v1beta1" =>
         {
             return Some(kind);

@@ -132,9 +132,10 @@ fn belongs(snapshot: &Snapshot, subscriptions: &BTreeSet<Subscription>, key: &Re
     match key.kind {
         Kind::Service => subscriptions.contains(&Subscription::Service(own())),
         Kind::Gateway => subscriptions.contains(&Subscription::Gateway(own())),
-        Kind::HttpRoute | Kind::AccessPolicy => {
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::AccessPolicy => {
             snapshot.object(key).is_some_and(|object| hangs_on(object, subscriptions))
         }
+        Kind::TrafficPolicy => subscriptions.contains(&Subscription::TrafficIn(key.namespace.clone())),
         Kind::Secret => of_type(subscriptions, ResourceType::Secret).any(|subscription| match subscription {
             Subscription::SecretsOf(gateway) => secrets_of(snapshot, gateway).any(|secret| secret == *key),
             _ => false,
@@ -150,10 +151,23 @@ fn hangs_on(object: &Object, subscriptions: &BTreeSet<Subscription>) -> bool {
             let key = ServiceKey::new(parent.namespace.clone(), parent.name.clone());
             subscriptions.contains(&Subscription::RoutesOf(parent.kind, key))
         }),
-        Spec::AccessPolicy(policy) => policy
-            .targets
-            .iter()
-            .any(|target| subscriptions.contains(&Subscription::PoliciesOf(target.clone()))),
+        Spec::GrpcRoute(route) => route.parents.iter().any(|parent| {
+            let key = ServiceKey::new(parent.namespace.clone(), parent.name.clone());
+            subscriptions.contains(&Subscription::GrpcRoutesOf(parent.kind, key))
+        }),
+        Spec::TrafficPolicy(_) => {
+            subscriptions.contains(&Subscription::TrafficIn(object.key.namespace.clone()))
+        }
+        Spec::AccessPolicy(policy) => {
+            let is_of = |target| subscriptions.contains(&Subscription::PoliciesOf(target));
+            // A policy for a namespace guards each of its services; who asks for one of them gets it.
+            let is_near = |wanted: &Subscription| match wanted {
+                Subscription::PoliciesOf(service) => policy.namespaces.contains(&service.namespace),
+                _ => false,
+            };
+            policy.targets.iter().cloned().any(is_of)
+                || (!policy.namespaces.is_empty() && subscriptions.iter().any(is_near))
+        }
         _ => false,
     }
 }
@@ -176,7 +190,10 @@ fn list<'a>(
             Subscription::Service(key) => found.extend(find(ObjectKey::service(key))),
             Subscription::Gateway(key) => found.extend(find(gateway(key))),
             Subscription::SecretsOf(key) => found.extend(secrets_of(snapshot, key).filter_map(find)),
-            Subscription::PoliciesOf(_) | Subscription::RoutesOf(..) => {
+            Subscription::PoliciesOf(_)
+            | Subscription::RoutesOf(..)
+            | Subscription::GrpcRoutesOf(..)
+            | Subscription::TrafficIn(_) => {
                 parents.insert(subscription.clone());
             }
             Subscription::InstancesOf(key) => {
@@ -229,11 +246,14 @@ fn reads_secrets_of(subscriptions: &BTreeSet<Subscription>, key: &ResourceKey) -
     }
 }
 
-/// The subscriptions that calling a service needs: its declaration, its instances, the routes that hang on it.
-pub fn upstream(service: &ServiceKey) -> [Subscription; 3] {
+/// The subscriptions that calling a service needs: its declaration, its instances, the routes that hang on it, and how calls to
+/// it are treated.
+pub fn upstream(service: &ServiceKey) -> [Subscription; 5] {
     [
         Subscription::Service(service.clone()),
         Subscription::InstancesOf(service.clone()),
         Subscription::RoutesOf(ParentKind::Service, service.clone()),
+        Subscription::GrpcRoutesOf(ParentKind::Service, service.clone()),
+        Subscription::TrafficIn(service.namespace.clone()),
     ]
 }

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use causeway_model::{Object, ParentKind, ResourceKey, Revision, ServiceKey, Snapshot, Spec};
+use causeway_model::{Kind, Object, ParentKind, ResourceKey, Revision, ServiceKey, Snapshot, Spec};
 use prost::Message;
 
 use crate::picture::Picture;
@@ -45,11 +45,17 @@ impl Role {
     fn subscriptions(&self) -> Vec<Subscription> {
         match self {
             Role::Sidecar(own) => {
-                vec![Subscription::Service(own.clone()), Subscription::PoliciesOf(own.clone())]
+                vec![
+                    Subscription::Service(own.clone()),
+                    Subscription::PoliciesOf(own.clone()),
+                    Subscription::TrafficIn(own.namespace.clone()),
+                ]
             }
             Role::Gateway(own) => vec![
                 Subscription::Gateway(own.clone()),
                 Subscription::RoutesOf(ParentKind::Gateway, own.clone()),
+                Subscription::GrpcRoutesOf(ParentKind::Gateway, own.clone()),
+                Subscription::TrafficIn(own.namespace.clone()),
                 Subscription::SecretsOf(own.clone()),
             ],
         }
@@ -412,11 +418,14 @@ impl Reader {
 fn lead(object: &Object) -> Option<Lead> {
     let own = || ServiceKey::new(object.key.namespace.clone(), object.key.name.clone());
     match &object.spec {
-        Spec::HttpRoute(route) => {
+        Spec::HttpRoute(route) | Spec::GrpcRoute(route) => {
+            let by_kind = match object.key.kind {
+                Kind::GrpcRoute => Subscription::GrpcRoutesOf,
+                _ => Subscription::RoutesOf,
+            };
             let key = |p: &causeway_model::ParentRef| ServiceKey::new(p.namespace.clone(), p.name.clone());
-            let by = route.parents.iter().map(|p| Subscription::RoutesOf(p.kind, key(p))).collect();
-            let backends: BTreeSet<&ServiceKey> =
-                route.rules.iter().flat_map(|rule| &rule.backends).map(|backend| &backend.service).collect();
+            let by = route.parents.iter().map(|p| by_kind(p.kind, key(p))).collect();
+            let backends: BTreeSet<&ServiceKey> = route.destinations().map(|(service, _)| service).collect();
             Some(Lead { by, to: backends.into_iter().flat_map(upstream).collect() })
         }
         Spec::Service(service) => {

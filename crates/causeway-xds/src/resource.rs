@@ -1,4 +1,4 @@
-//! What travels on the native stream: six types of resources, and the parents by which they are subscribed to.
+//! What travels on the native stream: eight types of resources, and the parents by which they are subscribed to.
 //!
 //! In:    keys of the model, names and type URLs of the wire.      Out: each as the other.
 //! Owner: nobody; pure.
@@ -13,6 +13,8 @@
 //! Instance      its service      default/inventory     all that registered as it               default/inventory/<id>
 //! HTTPRoute     its parent       Service:default/cart  all routes that hang on it              default/<route>
 //! AccessPolicy  its target       default/inventory     all policies that guard it              default/<policy>
+//! GRPCRoute     as HTTPRoute
+//! TrafficPolicy its namespace    default               all policies of the namespace           default/<policy>
 //! Gateway       its own key      default/public        the gateway                             default/public
 //! Secret        the gateway      default/public        those its listeners name                default/<secret>
 //! ```
@@ -39,20 +41,26 @@ pub enum ResourceType {
     Instance,
     /// Who may call.
     AccessPolicy,
+    /// How calls are balanced, tried again and limited.
+    TrafficPolicy,
     /// Routes.
     HttpRoute,
+    /// Routes of gRPC methods.
+    GrpcRoute,
     /// Gateways.
     Gateway,
 }
 
 impl ResourceType {
     /// Every type, in order.
-    pub const ALL: [ResourceType; 6] = [
+    pub const ALL: [ResourceType; 8] = [
         ResourceType::Secret,
         ResourceType::Service,
         ResourceType::Instance,
         ResourceType::AccessPolicy,
+        ResourceType::TrafficPolicy,
         ResourceType::HttpRoute,
+        ResourceType::GrpcRoute,
         ResourceType::Gateway,
     ];
 
@@ -63,6 +71,8 @@ impl ResourceType {
             ResourceType::Service => "type.causeway.dev/causeway.v1.Service",
             ResourceType::Instance => "type.causeway.dev/causeway.v1.Instance",
             ResourceType::AccessPolicy => "type.causeway.dev/causeway.v1.AccessPolicy",
+            ResourceType::TrafficPolicy => "type.causeway.dev/causeway.v1.TrafficPolicy",
+            ResourceType::GrpcRoute => "type.causeway.dev/causeway.v1.GRPCRoute",
             ResourceType::HttpRoute => "type.causeway.dev/causeway.v1.HTTPRoute",
             ResourceType::Gateway => "type.causeway.dev/causeway.v1.Gateway",
         }
@@ -80,6 +90,8 @@ impl ResourceType {
             Kind::Service => Some(ResourceType::Service),
             Kind::Gateway => Some(ResourceType::Gateway),
             Kind::HttpRoute => Some(ResourceType::HttpRoute),
+            Kind::GrpcRoute => Some(ResourceType::GrpcRoute),
+            Kind::TrafficPolicy => Some(ResourceType::TrafficPolicy),
             Kind::AccessPolicy => Some(ResourceType::AccessPolicy),
             Kind::Secret => Some(ResourceType::Secret),
             Kind::Topic | Kind::Subscription | Kind::Saga => None,
@@ -94,6 +106,8 @@ impl ResourceType {
             ResourceType::Instance => None,
             ResourceType::AccessPolicy => Some(Kind::AccessPolicy),
             ResourceType::HttpRoute => Some(Kind::HttpRoute),
+            ResourceType::GrpcRoute => Some(Kind::GrpcRoute),
+            ResourceType::TrafficPolicy => Some(Kind::TrafficPolicy),
             ResourceType::Gateway => Some(Kind::Gateway),
         }
     }
@@ -110,8 +124,12 @@ pub enum Subscription {
     InstancesOf(ServiceKey),
     /// The policies that guard a service.
     PoliciesOf(ServiceKey),
-    /// The routes that hang on a gateway or service.
+    /// The HTTPRoutes that hang on a gateway or service.
     RoutesOf(ParentKind, ServiceKey),
+    /// The GRPCRoutes that hang on a gateway or service.
+    GrpcRoutesOf(ParentKind, ServiceKey),
+    /// The traffic policies of a namespace.
+    TrafficIn(Name),
     /// A gateway.
     Gateway(ServiceKey),
 }
@@ -125,6 +143,8 @@ impl Subscription {
             Subscription::InstancesOf(_) => ResourceType::Instance,
             Subscription::PoliciesOf(_) => ResourceType::AccessPolicy,
             Subscription::RoutesOf(..) => ResourceType::HttpRoute,
+            Subscription::GrpcRoutesOf(..) => ResourceType::GrpcRoute,
+            Subscription::TrafficIn(_) => ResourceType::TrafficPolicy,
             Subscription::Gateway(_) => ResourceType::Gateway,
         }
     }
@@ -137,11 +157,18 @@ impl Subscription {
             ResourceType::Instance => Subscription::InstancesOf(parse_service(name)?),
             ResourceType::AccessPolicy => Subscription::PoliciesOf(parse_service(name)?),
             ResourceType::Gateway => Subscription::Gateway(parse_service(name)?),
-            ResourceType::HttpRoute => match name.split_once(':')? {
-                ("Gateway", key) => Subscription::RoutesOf(ParentKind::Gateway, parse_service(key)?),
-                ("Service", key) => Subscription::RoutesOf(ParentKind::Service, parse_service(key)?),
-                _ => return None,
-            },
+            ResourceType::TrafficPolicy => Subscription::TrafficIn(Name::new(name).ok()?),
+            ResourceType::HttpRoute | ResourceType::GrpcRoute => {
+                let (parent, key) = match name.split_once(':')? {
+                    ("Gateway", key) => (ParentKind::Gateway, parse_service(key)?),
+                    ("Service", key) => (ParentKind::Service, parse_service(key)?),
+                    _ => return None,
+                };
+                match kind {
+                    ResourceType::HttpRoute => Subscription::RoutesOf(parent, key),
+                    _ => Subscription::GrpcRoutesOf(parent, key),
+                }
+            }
         })
     }
 }
@@ -150,8 +177,11 @@ impl fmt::Display for Subscription {
     /// The name on the wire.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Subscription::RoutesOf(ParentKind::Gateway, key) => write!(f, "Gateway:{key}"),
-            Subscription::RoutesOf(ParentKind::Service, key) => write!(f, "Service:{key}"),
+            Subscription::RoutesOf(parent, key) | Subscription::GrpcRoutesOf(parent, key) => match parent {
+                ParentKind::Gateway => write!(f, "Gateway:{key}"),
+                ParentKind::Service => write!(f, "Service:{key}"),
+            },
+            Subscription::TrafficIn(namespace) => namespace.fmt(f),
             Subscription::SecretsOf(key)
             | Subscription::Service(key)
             | Subscription::InstancesOf(key)

@@ -86,7 +86,7 @@ pub(crate) fn secret() -> Spec {
 
 pub(crate) fn policy(targets: &[&str]) -> Spec {
     let targets = targets.iter().map(|name| service(name)).collect();
-    Spec::AccessPolicy(AccessPolicy { targets, allow: vec![], is_dry_run: false })
+    Spec::AccessPolicy(AccessPolicy { targets, allow: vec![], is_dry_run: false, namespaces: vec![] })
 }
 
 pub(crate) fn subset(of: Option<&str>) -> Spec {

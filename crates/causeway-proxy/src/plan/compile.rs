@@ -331,11 +331,10 @@ fn is_refused(object: &Object) -> bool {
 }
 
 fn routes(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<Object>, &HttpRoute)> {
-    snapshot.objects_of(Kind::HttpRoute).filter(|object| !is_refused(object)).filter_map(|object| {
-        match &object.spec {
-            Spec::HttpRoute(route) => Some((object, route)),
-            _ => None,
-        }
+    let objects = snapshot.objects_of(Kind::HttpRoute).chain(snapshot.objects_of(Kind::GrpcRoute));
+    objects.filter(|object| !is_refused(object)).filter_map(|object| match &object.spec {
+        Spec::HttpRoute(route) | Spec::GrpcRoute(route) => Some((object, route)),
+        _ => None,
     })
 }
 

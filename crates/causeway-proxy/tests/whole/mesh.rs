@@ -115,8 +115,13 @@ async fn policies_allow_refuse_and_try() {
     let (app, cart, shop) = pair(&house).await;
     let policy = |service: &str, is_dry_run| {
         let from = vec![Peer { namespace: House::key("x").namespace, service: Some(name(service)) }];
-        let allow = vec![AccessRule { from, methods: vec!["GET".into()], paths: vec![] }];
-        Spec::AccessPolicy(AccessPolicy { targets: vec![House::key("cart")], allow, is_dry_run })
+        let allow = vec![AccessRule { from, methods: vec!["GET".into()], paths: vec![], ports: vec![] }];
+        Spec::AccessPolicy(AccessPolicy {
+            targets: vec![House::key("cart")],
+            allow,
+            is_dry_run,
+            namespaces: vec![],
+        })
     };
     house.put("guard", policy("orders", false));
     caught_up(&house, &cart).await;

@@ -136,7 +136,12 @@ async fn an_early_refusal_inside_the_mesh_reaches_a_caller_that_still_sends() {
     let app = house.app("pay");
     let pay = start_sidecar(&house, "pay", 1, Some(&app)).await;
     let shop = start_sidecar(&house, "shop", 1, None).await;
-    let nobody = AccessPolicy { targets: vec![House::key("pay")], allow: vec![], is_dry_run: false };
+    let nobody = AccessPolicy {
+        targets: vec![House::key("pay")],
+        allow: vec![],
+        is_dry_run: false,
+        namespaces: vec![],
+    };
     house.put("guard", Spec::AccessPolicy(nobody));
     caught_up(&house, &pay).await;
     caught_up(&house, &shop).await;

@@ -602,7 +602,8 @@ fn conditions_follow_what_comes_and_goes_and_keep_their_time() {
 #[test]
 fn a_policy_without_a_target_is_not_accepted_and_fails_closed() {
     let mut house = House::new();
-    let policy = AccessPolicy { targets: vec![service()], allow: vec![], is_dry_run: false };
+    let policy =
+        AccessPolicy { targets: vec![service()], allow: vec![], is_dry_run: false, namespaces: vec![] };
     house.say(apply(vec![proposed("p", Spec::AccessPolicy(policy), api())])).unwrap();
     let of = object(Kind::AccessPolicy, "p");
     let accepted = house.condition(&of, ConditionKind::Accepted);
@@ -619,7 +620,12 @@ fn a_policy_for_a_part_of_a_service_says_that_it_guards_nothing() {
     let subset = causeway_model::Subset { of: service().name, version: Some("v1".into()), tags: vec![] };
     let part = Spec::Service(causeway_model::Service { subset: Some(subset), ..Default::default() });
     let target = ServiceKey::new(service().namespace, causeway_model::Name::new("part").unwrap());
-    let policy = Spec::AccessPolicy(AccessPolicy { targets: vec![target], allow: vec![], is_dry_run: false });
+    let policy = Spec::AccessPolicy(AccessPolicy {
+        targets: vec![target],
+        allow: vec![],
+        is_dry_run: false,
+        namespaces: vec![],
+    });
     house.say(apply(vec![proposed("part", part, api()), proposed("p", policy, api())])).unwrap();
     let accepted = house.condition(&object(Kind::AccessPolicy, "p"), ConditionKind::Accepted);
     assert_eq!((accepted.is_true, accepted.reason.as_str()), (false, "TargetIsSubset"));

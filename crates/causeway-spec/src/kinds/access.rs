@@ -28,20 +28,39 @@ pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Optio
         .and_then(|at| at.each(r, ENTRIES_MAX, |r, at| rule(r, namespace, at)));
     let is_dry_run = f.take("dryRun").and_then(|at| at.boolean(r)).unwrap_or(false);
     f.done(r);
-    Some(AccessPolicy { targets: targets?, allow: allow?, is_dry_run })
+    let (services, namespaces) = split(targets?);
+    Some(AccessPolicy { targets: services, allow: allow?, is_dry_run, namespaces })
+}
+
+/// What a policy guards.
+enum Target {
+    Service(ServiceKey),
+    Namespace(Name),
+}
+
+fn split(targets: Vec<Target>) -> (Vec<ServiceKey>, Vec<Name>) {
+    let (mut services, mut namespaces) = (Vec::new(), Vec::new());
+    for target in targets {
+        match target {
+            Target::Service(service) => services.push(service),
+            Target::Namespace(name) => namespaces.push(name),
+        }
+    }
+    (services, namespaces)
 }
 
 fn is_empty_list(at: &At<'_>) -> bool {
     matches!(&at.node.value, crate::tree::Value::List(items) if items.is_empty())
 }
 
-fn target(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<ServiceKey> {
+fn target(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<Target> {
     let mut f = at.fields(r)?;
     let kind_at = f.need(r, "kind", "Service");
     let group_at = f.take("group");
+    let mut is_namespace = false;
     if let Some(at) = kind_at {
         match at.text(r)? {
-            kind @ ("HTTPRoute" | "Gateway" | "Namespace") => {
+            kind @ ("HTTPRoute" | "GRPCRoute" | "Gateway") => {
                 at.not_supported(
                     r,
                     &format!("target {kind}"),
@@ -49,19 +68,32 @@ fn target(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<ServiceKe
                 );
             }
             _ => {
-                at.choice(r, &[("Service", ())]);
+                is_namespace = at.choice(r, &[("Service", false), ("Namespace", true)])?;
                 if let Some(group_at) = group_at {
-                    group_at.choice(r, &super::refs::SERVICE_GROUPS);
+                    match is_namespace {
+                        true => group_at.choice(r, &[("", ())]),
+                        false => group_at.choice(r, &super::refs::SERVICE_GROUPS),
+                    };
                 }
             }
         }
     }
-    let name = f.need(r, "name", "payments").and_then(|at| at.name(r));
+    let name_at = f.need(r, "name", "payments");
+    let name = name_at.as_ref().and_then(|at| at.name(r));
+    if let (true, Some(at), Some(name)) = (is_namespace, &name_at, &name)
+        && name != namespace
+    {
+        super::refs::only_own_namespace(r, at, name, namespace);
+    }
     let hint = "a policy guards services of its own namespace: move it there";
     super::refs::own_namespace(r, &mut f, namespace, hint);
     f.refuse(r, "sectionName", "a policy guards every port of its service; leave it out");
     f.done(r);
-    Some(ServiceKey::new(namespace.clone(), name?))
+    let name = name?;
+    Some(match is_namespace {
+        true => Target::Namespace(name),
+        false => Target::Service(ServiceKey::new(namespace.clone(), name)),
+    })
 }
 
 fn rule(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<AccessRule> {
@@ -69,8 +101,9 @@ fn rule(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<AccessRule>
     let from = part(r, &mut f, "from", "caller", |r, at| peer(r, namespace, at));
     let methods = part(r, &mut f, "methods", "method", text::method);
     let paths = part(r, &mut f, "paths", "path", path);
+    let ports = part(r, &mut f, "ports", "port", |r, at| at.port(r));
     f.done(r);
-    Some(AccessRule { from: from?, methods: methods?, paths: paths? })
+    Some(AccessRule { from: from?, methods: methods?, paths: paths?, ports: ports? })
 }
 
 /// One list of a rule. Left out it means "every"; written but empty it is refused, because one person reads it as "none".

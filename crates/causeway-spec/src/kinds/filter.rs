@@ -1,13 +1,13 @@
-//! The filters of an HTTPRoute: what is done to a request or its answer.
+//! The filters of an HTTPRoute or GRPCRoute: what is done to a request or its answer.
 //!
 //! In:    a `filters` list.     Out: [`Filter`]s in order.
 //! Owner: the reader of one text.
-//! Invariant: `type` and body agree; each type stands at most once; a redirect and a rewrite never stand together.
+//! Invariant: `type` and body agree; each type but RequestMirror stands at most once; a redirect and a rewrite never stand together.
 //! Not here: running them (`causeway-filters`).
 
 use std::collections::BTreeSet;
 
-use causeway_model::{Filter, HeaderEdit, PathRewrite};
+use causeway_model::{Filter, HeaderEdit, Name, PathRewrite, Share};
 
 use crate::problem::Code;
 use crate::reader::{At, Fields, Reader};
@@ -22,6 +22,8 @@ const EDITS_MAX: usize = 64;
 pub(crate) enum Scope {
     Rule,
     Backend,
+    /// A GRPCRoute, wherever in it: it has neither redirects nor rewrites.
+    Grpc,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,22 +32,20 @@ enum Type {
     ResponseHeaders,
     Redirect,
     Rewrite,
+    Mirror,
 }
 
-const TYPES: [(&str, Type); 4] = [
+const TYPES: [(&str, Type); 5] = [
     ("RequestHeaderModifier", Type::RequestHeaders),
     ("ResponseHeaderModifier", Type::ResponseHeaders),
     ("RequestRedirect", Type::Redirect),
     ("URLRewrite", Type::Rewrite),
+    ("RequestMirror", Type::Mirror),
 ];
 
 /// `type` and name of the body of the filters that upstream has and we do not.
-const UNSUPPORTED: [(&str, &str); 4] = [
-    ("RequestMirror", "requestMirror"),
-    ("CORS", "cors"),
-    ("ExternalAuth", "externalAuth"),
-    ("ExtensionRef", "extensionRef"),
-];
+const UNSUPPORTED: [(&str, &str); 3] =
+    [("CORS", "cors"), ("ExternalAuth", "externalAuth"), ("ExtensionRef", "extensionRef")];
 
 const fn body_of(kind: Type) -> &'static str {
     match kind {
@@ -53,6 +53,7 @@ const fn body_of(kind: Type) -> &'static str {
         Type::ResponseHeaders => "responseHeaderModifier",
         Type::Redirect => "requestRedirect",
         Type::Rewrite => "urlRewrite",
+        Type::Mirror => "requestMirror",
     }
 }
 
@@ -65,14 +66,14 @@ pub(crate) struct Filters {
     pub(crate) replaces_prefix: bool,
 }
 
-pub(crate) fn read(r: &mut Reader<'_>, at: &At<'_>, scope: Scope) -> Option<Filters> {
+pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>, scope: Scope) -> Option<Filters> {
     let entries = at.list(r, FILTERS_MAX)?;
     let mut filters = Filters::default();
     let mut seen: Vec<Type> = Vec::new();
     for entry in &entries {
-        let Some((kind, filter)) = one(r, entry, scope) else { continue };
+        let Some((kind, filter)) = one(r, namespace, entry, scope) else { continue };
         let name = body_of(kind);
-        if seen.contains(&kind) {
+        if kind != Type::Mirror && seen.contains(&kind) {
             let hint = "put all of it into one filter of that type";
             entry.report(r, Code::Repeated, format_args!("is a second {name} in one list"), hint);
         }
@@ -95,7 +96,7 @@ pub(crate) fn read(r: &mut Reader<'_>, at: &At<'_>, scope: Scope) -> Option<Filt
     Some(filters)
 }
 
-fn one(r: &mut Reader<'_>, at: &At<'_>, scope: Scope) -> Option<(Type, Option<Filter>)> {
+fn one(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>, scope: Scope) -> Option<(Type, Option<Filter>)> {
     let mut f = at.fields(r)?;
     let type_at = f.need(r, "type", "RequestHeaderModifier");
     let bodies: Vec<(Type, Option<At<'_>>)> =
@@ -144,11 +145,16 @@ fn one(r: &mut Reader<'_>, at: &At<'_>, scope: Scope) -> Option<(Type, Option<Fi
     if kind == Type::Redirect && scope == Scope::Backend {
         at.not_supported(r, "a redirect for one backend", "put the redirect into the rule's own `filters`");
     }
+    if scope == Scope::Grpc && matches!(kind, Type::Redirect | Type::Rewrite) {
+        let hint = "a gRPC client follows no redirect and knows its methods: take the filter out";
+        at.report(r, Code::Contradiction, "is of a type that a GRPCRoute does not have", hint);
+    }
     let filter = match kind {
         Type::RequestHeaders => header_edit(r, &body).map(Filter::RequestHeaders),
         Type::ResponseHeaders => header_edit(r, &body).map(Filter::ResponseHeaders),
         Type::Redirect => redirect(r, &body),
         Type::Rewrite => rewrite(r, &body),
+        Type::Mirror => mirror(r, namespace, &body),
     };
     Some((kind, filter))
 }
@@ -232,6 +238,41 @@ fn rewrite(r: &mut Reader<'_>, at: &At<'_>) -> Option<Filter> {
         at.report(r, Code::Missing, "rewrites nothing", "write `hostname` or `path`");
     }
     Some(Filter::Rewrite { hostname, path })
+}
+
+/// Gateway API's `percent` (a whole number) or `fraction`; every request when neither is written.
+fn mirror(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<Filter> {
+    let mut f = at.fields(r)?;
+    let backend = f.need(r, "backendRef", "{name: orders-next, port: 80}").and_then(|at| {
+        let mut f = at.fields(r)?;
+        let service = super::refs::service(r, &mut f, namespace);
+        let port = f.take("port").and_then(|at| at.port(r));
+        f.done(r);
+        Some((service?, port))
+    });
+    let percent_at = f.take("percent");
+    let percent = percent_at.as_ref().and_then(|at| super::traffic::share(r, at));
+    let fraction_at = f.take("fraction");
+    let fraction = fraction_at.as_ref().and_then(|at| fraction(r, at));
+    f.done(r);
+    if let (Some(at), Some(_)) = (fraction_at, percent_at) {
+        at.report(r, Code::Contradiction, "and `percent` exclude each other", "keep one of the two");
+    }
+    let (service, port) = backend?;
+    Some(Filter::Mirror { service, port, share: percent.or(fraction).unwrap_or(Share::WHOLE) })
+}
+
+fn fraction(r: &mut Reader<'_>, at: &At<'_>) -> Option<Share> {
+    let mut f = at.fields(r)?;
+    let numerator = f.need(r, "numerator", "5").and_then(|at| at.u32(r, 0..=1_000_000));
+    let denominator = f.take("denominator").map_or(Some(100), |at| at.u32(r, 1..=1_000_000));
+    f.done(r);
+    let (numerator, denominator) = (u64::from(numerator?), u64::from(denominator?));
+    if numerator > denominator {
+        at.report(r, Code::OutOfRange, "is more than one", "the numerator is at most the denominator");
+        return None;
+    }
+    u32::try_from(numerator * 1_000_000 / denominator).ok().map(Share::new)
 }
 
 fn path(r: &mut Reader<'_>, at: &At<'_>) -> Option<PathRewrite> {

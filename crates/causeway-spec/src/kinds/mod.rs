@@ -8,6 +8,7 @@
 pub(crate) mod access;
 pub(crate) mod filter;
 pub(crate) mod gateway;
+pub(crate) mod grpc_route;
 pub(crate) mod refs;
 pub(crate) mod route;
 pub(crate) mod saga;
@@ -15,6 +16,7 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod subscription;
 pub(crate) mod topic;
+pub(crate) mod traffic;
 
 use causeway_model::{Kind, Name, Spec};
 
@@ -36,6 +38,8 @@ pub(crate) fn read(
         Kind::Topic => topic::read(r, spec).map(Spec::Topic),
         Kind::Subscription => subscription::document(r, namespace, name, spec).map(Spec::Subscription),
         Kind::Saga => saga::read(r, namespace, name, spec).map(Spec::Saga),
+        Kind::GrpcRoute => grpc_route::read(r, namespace, spec).map(Spec::GrpcRoute),
+        Kind::TrafficPolicy => traffic::read(r, namespace, spec).map(Spec::TrafficPolicy),
         Kind::Secret => None,
     }
 }

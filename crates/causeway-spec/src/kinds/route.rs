@@ -9,19 +9,20 @@ use std::collections::BTreeSet;
 
 use causeway_model::{
     Backend, HeaderMatch, HttpRoute, Name, ParentKind, ParentRef, PathMatch, QueryMatch, RequestMatch,
-    RetryRule, Rule, ServiceKey, TextMatch, Timeouts,
+    RetryRule, Rule, TextMatch, Timeouts,
 };
 
 use super::filter::{self, Filters, Scope};
+use super::traffic::session_persistence;
 use crate::problem::Code;
 use crate::reader::{At, Fields, Reader};
 use crate::text;
 
 /// Most entries of a route's lists. Upstream's bounds are lower (16 rules, 64 matches); without an etcd behind us there is
 /// no reason for them, but one route stays one moment's work for a proxy.
-const RULES_MAX: usize = 2048;
-const MATCHES_MAX: usize = 256;
-const BACKENDS_MAX: usize = 256;
+pub(crate) const RULES_MAX: usize = 2048;
+pub(crate) const MATCHES_MAX: usize = 256;
+pub(crate) const BACKENDS_MAX: usize = 256;
 const PARENTS_MAX: usize = 32;
 const HOSTNAMES_MAX: usize = 256;
 const CONDITIONS_MAX: usize = 64;
@@ -32,15 +33,7 @@ const RETRIES_MAX: u32 = 100;
 
 pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Option<HttpRoute> {
     let mut f = spec.fields(r)?;
-    let parents = parents(r, namespace, &mut f);
-    if parents.is_empty() && f.take("parentRefs").is_none() {
-        let hint = "write `parentRefs: [{name: public}]`, the Gateway (or the Service) that it hangs on";
-        r.report(Code::NoEffect, spec.mark(), "the route hangs on nothing, so it takes no traffic", hint);
-    }
-    let hostnames = f
-        .take("hostnames")
-        .and_then(|at| at.each(r, HOSTNAMES_MAX, |r, at| text::hostname(r, at, true)))
-        .unwrap_or_default();
+    let (parents, hostnames) = attachment(r, namespace, spec, &mut f);
     let rules = match f.take("rules") {
         Some(at) => at.each(r, RULES_MAX, |r, at| rule(r, namespace, at)),
         // Upstream's default: every request, no backend.
@@ -51,7 +44,26 @@ pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Optio
     Some(HttpRoute { parents, hostnames, rules: rules? })
 }
 
-fn any_request() -> RequestMatch {
+/// What a route hangs on, and for which hosts.
+pub(crate) fn attachment(
+    r: &mut Reader<'_>,
+    namespace: &Name,
+    spec: &At<'_>,
+    f: &mut Fields<'_>,
+) -> (Vec<ParentRef>, Vec<String>) {
+    let parents = parents(r, namespace, f);
+    if parents.is_empty() && f.take("parentRefs").is_none() {
+        let hint = "write `parentRefs: [{name: public}]`, the Gateway (or the Service) that it hangs on";
+        r.report(Code::NoEffect, spec.mark(), "the route hangs on nothing, so it takes no traffic", hint);
+    }
+    let hostnames = f
+        .take("hostnames")
+        .and_then(|at| at.each(r, HOSTNAMES_MAX, |r, at| text::hostname(r, at, true)))
+        .unwrap_or_default();
+    (parents, hostnames)
+}
+
+pub(crate) fn any_request() -> RequestMatch {
     RequestMatch {
         path: PathMatch::Prefix("/".to_owned()),
         headers: Vec::new(),
@@ -118,12 +130,13 @@ fn rule(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<Rule> {
         .filter(|list| !list.is_empty());
     let matches = matches.unwrap_or_else(|| vec![any_request()]);
     let filters_at = f.take("filters");
-    let filters = filters_at.as_ref().and_then(|at| filter::read(r, at, Scope::Rule)).unwrap_or_default();
+    let filters =
+        filters_at.as_ref().and_then(|at| filter::read(r, namespace, at, Scope::Rule)).unwrap_or_default();
     check_prefix(r, filters_at.as_ref(), &filters, &matches);
     let backends_at = f.take("backendRefs");
     let backends = backends_at
         .as_ref()
-        .and_then(|at| at.each(r, BACKENDS_MAX, |r, at| backend(r, namespace, at, &matches)))
+        .and_then(|at| at.each(r, BACKENDS_MAX, |r, at| backend(r, namespace, at, &matches, Scope::Backend)))
         .unwrap_or_default();
     if let Some(at) = backends_at.filter(|_| filters.has_redirect && !backends.is_empty()) {
         let hint = "a redirect answers by itself: leave `backendRefs` out of this rule";
@@ -131,9 +144,9 @@ fn rule(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>) -> Option<Rule> {
     }
     let timeouts = f.take("timeouts").and_then(|at| timeouts(r, &at)).unwrap_or_default();
     let retry = f.take("retry").and_then(|at| retry(r, &at));
-    f.refuse(r, "sessionPersistence", "leave it out, and keep sessions out of the services' memory");
+    let affinity = f.take("sessionPersistence").and_then(|at| session_persistence(r, &at));
     f.done(r);
-    Some(Rule { name, matches, filters: filters.list, backends, timeouts, retry })
+    Some(Rule { name, matches, filters: filters.list, backends, timeouts, retry, affinity })
 }
 
 /// A prefix can be replaced only where exactly one prefix matched.
@@ -155,20 +168,7 @@ fn check_prefix(r: &mut Reader<'_>, at: Option<&At<'_>>, filters: &Filters, matc
 fn request_match(r: &mut Reader<'_>, at: &At<'_>) -> Option<RequestMatch> {
     let mut f = at.fields(r)?;
     let path = f.take("path").map_or(Some(PathMatch::Prefix("/".to_owned())), |at| path_match(r, &at));
-    let mut names = BTreeSet::new();
-    let mut headers = Vec::new();
-    for at in f.take("headers").and_then(|at| at.list(r, CONDITIONS_MAX)).unwrap_or_default() {
-        let Some((name, value)) = condition(r, &at, "x-env", text::header_name) else { continue };
-        if !names.insert(name.clone()) {
-            at.report(
-                r,
-                Code::Repeated,
-                format_args!("matches {name:?} a second time"),
-                "match each header once",
-            );
-        }
-        headers.push(HeaderMatch { name, value });
-    }
+    let headers = header_matches(r, &mut f);
     let mut names = BTreeSet::new();
     let mut query = Vec::new();
     for at in f.take("queryParams").and_then(|at| at.list(r, CONDITIONS_MAX)).unwrap_or_default() {
@@ -186,6 +186,25 @@ fn request_match(r: &mut Reader<'_>, at: &At<'_>) -> Option<RequestMatch> {
     let method = f.take("method").and_then(|at| text::method(r, &at));
     f.done(r);
     Some(RequestMatch { path: path?, headers, query, method })
+}
+
+/// The `headers` of a match.
+pub(crate) fn header_matches(r: &mut Reader<'_>, f: &mut Fields<'_>) -> Vec<HeaderMatch> {
+    let mut names = BTreeSet::new();
+    let mut headers = Vec::new();
+    for at in f.take("headers").and_then(|at| at.list(r, CONDITIONS_MAX)).unwrap_or_default() {
+        let Some((name, value)) = condition(r, &at, "x-env", text::header_name) else { continue };
+        if !names.insert(name.clone()) {
+            at.report(
+                r,
+                Code::Repeated,
+                format_args!("matches {name:?} a second time"),
+                "match each header once",
+            );
+        }
+        headers.push(HeaderMatch { name, value });
+    }
+    headers
 }
 
 fn path_match(r: &mut Reader<'_>, at: &At<'_>) -> Option<PathMatch> {
@@ -232,26 +251,23 @@ fn condition(
     Some((name?, value?))
 }
 
-fn backend(r: &mut Reader<'_>, namespace: &Name, at: &At<'_>, matches: &[RequestMatch]) -> Option<Backend> {
+pub(crate) fn backend(
+    r: &mut Reader<'_>,
+    namespace: &Name,
+    at: &At<'_>,
+    matches: &[RequestMatch],
+    scope: Scope,
+) -> Option<Backend> {
     let mut f = at.fields(r)?;
-    if let Some(at) = f.take("group") {
-        at.choice(r, &super::refs::SERVICE_GROUPS);
-    }
-    if let Some(at) = f.take("kind") {
-        at.choice(r, &[("Service", ())]);
-    }
-    let name = f.need(r, "name", "orders").and_then(|at| at.name(r));
-    let hint = "ReferenceGrant is not supported by this version: put the route into the backend's namespace, and let the \
-                Gateway's listener take it with `allowedRoutes: {namespaces: {from: All}}`";
-    super::refs::own_namespace(r, &mut f, namespace, hint);
+    let service = super::refs::service(r, &mut f, namespace);
     let port = f.take("port").and_then(|at| at.port(r));
     let weight = f.take("weight").map_or(Some(1), |at| at.u32(r, 0..=WEIGHT_MAX));
     let filters_at = f.take("filters");
-    let filters = filters_at.as_ref().and_then(|at| filter::read(r, at, Scope::Backend)).unwrap_or_default();
+    let filters =
+        filters_at.as_ref().and_then(|at| filter::read(r, namespace, at, scope)).unwrap_or_default();
     check_prefix(r, filters_at.as_ref(), &filters, matches);
     f.done(r);
-    let service = ServiceKey::new(namespace.clone(), name?);
-    Some(Backend { service, port, weight: weight?, filters: filters.list })
+    Some(Backend { service: service?, port, weight: weight?, filters: filters.list })
 }
 
 fn timeouts(r: &mut Reader<'_>, at: &At<'_>) -> Option<Timeouts> {

@@ -158,8 +158,10 @@ impl World {
         if !is_on {
             return self.delete(Kind::AccessPolicy, POLICY).await;
         }
-        let allow = vec![AccessRule { from: vec![], methods: vec!["GET".into()], paths: vec![] }];
-        let policy = AccessPolicy { targets: vec![House::key(APP)], allow, is_dry_run: false };
+        let allow =
+            vec![AccessRule { from: vec![], methods: vec!["GET".into()], paths: vec![], ports: vec![] }];
+        let policy =
+            AccessPolicy { targets: vec![House::key(APP)], allow, is_dry_run: false, namespaces: vec![] };
         self.apply(vec![proposed(POLICY, Spec::AccessPolicy(policy))]).await
     }
 
