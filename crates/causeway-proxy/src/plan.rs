@@ -6,6 +6,7 @@
 //! Not here: building (`plan::compile`), matching (`routes`), choosing an endpoint (`balance`).
 
 pub(crate) mod compile;
+pub(crate) mod policy;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::balance::Group;
 use crate::routes::{Hit, Query, Routes, suffixes};
 use crate::story::NotChosen;
 use crate::tls::DoorTls;
+use policy::{RulePolicy, ServicePolicy};
 
 /// A picture made ready for use.
 #[derive(Debug)]
@@ -33,13 +35,15 @@ pub(crate) struct Plan {
 }
 
 /// The part of a plan that comes from documents.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rules {
     pub doors: Vec<Door>,
     /// Routes that hang on services (GAMMA), as this proxy sees them.
     pub mesh: HashMap<ServiceKey, MeshRoutes>,
     /// Who may call the sidecar's app.
     pub access: Option<Arc<Access>>,
+    /// What policies say of the sidecar's own service: of the calls that come in for its app, and of the app's own calls.
+    pub own: Arc<ServicePolicy>,
     /// What is wrong with the documents, as far as only a proxy can tell.
     pub problems: Vec<String>,
 }
@@ -85,6 +89,8 @@ pub(crate) struct Rule {
     pub retries: Option<u32>,
     pub retry_codes: Vec<u16>,
     pub backoff: Option<Duration>,
+    /// What policies say of the calls that it takes.
+    pub policy: Arc<RulePolicy>,
     /// The rule cannot be run: every request that it matches is answered 500 with these words.
     pub broken: Option<String>,
 }
@@ -114,6 +120,8 @@ pub(crate) struct Service {
     pub direct: Arc<Rule>,
     /// Instances that no call is sent to, and why, for `causeway why`.
     pub left_out: Vec<(Box<str>, NotChosen)>,
+    /// What policies say of calls to it.
+    pub policy: Arc<ServicePolicy>,
 }
 
 /// A port of a service.

@@ -25,7 +25,7 @@ use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport, Vitals};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::own::OwnAddresses;
-use crate::plan::{Plan, Port, Rule, Service};
+use crate::plan::{Plan, Port, Service};
 use crate::pool::Pool;
 use crate::records::Sink;
 use crate::tls::MeshTls;
@@ -206,7 +206,8 @@ pub(crate) fn lone_group(id: u64, host: &str, port: u16, transport: Transport) -
 
 /// A service of one endpoint that no plan names: the sidecar's app.
 pub(crate) fn lone_service(key: ServiceKey, protocol: Protocol, group: Group) -> Arc<Service> {
-    let direct = Arc::new(Rule::default());
+    let (direct, policy) = Default::default();
     let ports = vec![Port { number: None, protocol, group }];
-    Arc::new(Service { key, number: 0, ports, is_declared: false, direct, left_out: Vec::new() })
+    let left_out = Vec::new();
+    Arc::new(Service { key, number: 0, ports, is_declared: false, direct, left_out, policy })
 }

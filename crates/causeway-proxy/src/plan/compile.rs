@@ -16,6 +16,7 @@ use causeway_model::{
     Spec, SpiffeId, StaticEndpoint, TrustDomain,
 };
 
+use super::policy::Policies;
 use super::{Choice, Door, Listening, MeshRoutes, Plan, Port, Rule, Rules, Service};
 use crate::balance::Group;
 use crate::config::Role;
@@ -33,6 +34,7 @@ pub(crate) struct Compiler {
     endpoints: HashMap<EndpointKey, (u64, Arc<Vitals>)>,
     endpoint_next: u64,
     numbers: HashMap<ServiceKey, usize>,
+    policies: Policies,
 }
 
 type EndpointKey = (String, u16, TransportKey);
@@ -49,7 +51,8 @@ enum TransportKey {
 impl Compiler {
     pub(crate) fn new(role: Role, trust_domain: Option<TrustDomain>) -> Self {
         let numbers = HashMap::new();
-        Compiler { role, trust_domain, endpoints: HashMap::new(), endpoint_next: 1, numbers }
+        let (endpoints, policies) = (HashMap::new(), Policies::default());
+        Compiler { role, trust_domain, endpoints, endpoint_next: 1, numbers, policies }
     }
 
     /// The plan for a picture.
@@ -61,6 +64,7 @@ impl Compiler {
     }
 
     fn compile_all(&mut self, snapshot: &Snapshot, now: Micros) -> Plan {
+        self.policies = Policies::new(snapshot, is_refused, std::mem::take(&mut self.policies));
         let keys = snapshot.service_keys();
         let services = keys.into_iter().map(|key| (key.clone(), self.service(snapshot, key, now))).collect();
         self.endpoints.retain(|_, (_, vitals)| Arc::strong_count(vitals) > 1);
@@ -135,7 +139,10 @@ impl Compiler {
             Choice { service: key.clone(), port: None, weight: 1, filters: Vec::new(), broken: None };
         let direct = Arc::new(Rule { choices: vec![choice], weight: 1, ..Rule::default() });
         let left_out = left_out(snapshot, &key, self.trust_domain.is_some());
-        Arc::new(Service { key, number, ports, is_declared: !declared_ports.is_empty(), direct, left_out })
+        let subset_of = (owner != key).then_some(&owner.name);
+        let policy = self.policies.of_service(&key, subset_of);
+        let is_declared = !declared_ports.is_empty();
+        Arc::new(Service { key, number, ports, is_declared, direct, left_out, policy })
     }
 
     fn static_endpoint(
@@ -233,21 +240,23 @@ impl Compiler {
     // === rules ===
 
     fn rules(&self, snapshot: &Snapshot) -> Rules {
-        let mut rules = Rules { doors: Vec::new(), mesh: HashMap::new(), access: None, problems: Vec::new() };
+        let mut rules = Rules::default();
+        let picture = Picture { snapshot, policies: &self.policies };
         match &self.role {
             Role::Gateway { key: (namespace, name), bind } => {
                 let key = ObjectKey { kind: Kind::Gateway, namespace: namespace.clone(), name: name.clone() };
                 if let Some(object) = snapshot.object(&key)
                     && let Spec::Gateway(gateway) = &object.spec
                 {
-                    rules.doors = doors(snapshot, object, gateway, *bind, &mut rules.problems);
+                    rules.doors = doors(picture, object, gateway, *bind, &mut rules.problems);
                 }
             }
             Role::Sidecar(sidecar) => {
-                rules.mesh = mesh(snapshot, &sidecar.service, &mut rules.problems);
+                rules.mesh = mesh(picture, &sidecar.service, &mut rules.problems);
+                rules.own = self.policies.of_service(&sidecar.service, None);
                 rules.access = Some(Arc::new(access(snapshot, &sidecar.service)));
             }
-            Role::Client { source } => rules.mesh = mesh(snapshot, source, &mut rules.problems),
+            Role::Client { source } => rules.mesh = mesh(picture, source, &mut rules.problems),
         }
         rules
     }
@@ -348,10 +357,17 @@ fn access(snapshot: &Snapshot, service: &ServiceKey) -> Access {
     Access::new(service.clone(), policies)
 }
 
+/// What rules are made of.
+#[derive(Clone, Copy)]
+struct Picture<'a> {
+    snapshot: &'a Snapshot,
+    policies: &'a Policies,
+}
+
 // === gateway ===
 
 fn doors(
-    snapshot: &Snapshot,
+    picture: Picture<'_>,
     object: &Object,
     gateway: &Gateway,
     bind: Option<IpAddr>,
@@ -380,7 +396,7 @@ fn doors(
         }
         let tls = match protocol {
             ListenerProtocol::Http => None,
-            ListenerProtocol::Https => match DoorTls::new(snapshot, &here) {
+            ListenerProtocol::Https => match DoorTls::new(picture.snapshot, &here) {
                 Ok(tls) => Some(tls),
                 Err(why) => {
                     problems.push(format!(
@@ -391,20 +407,20 @@ fn doors(
                 }
             },
         };
-        let listeners = here.iter().map(|listener| listening(snapshot, object, listener, problems)).collect();
+        let listeners = here.iter().map(|listener| listening(picture, object, listener, problems)).collect();
         doors.push(Door { address: SocketAddr::new(address, port), tls, listeners });
     }
     doors
 }
 
 fn listening(
-    snapshot: &Snapshot,
+    picture: Picture<'_>,
     gateway: &Object,
     listener: &Listener,
     problems: &mut Vec<String>,
 ) -> Listening {
     let mut table = Routes::default();
-    for (object, route) in routes(snapshot) {
+    for (object, route) in routes(picture.snapshot) {
         let is_ours = |parent: &ParentRef| {
             parent.kind == ParentKind::Gateway
                 && parent.namespace == gateway.key.namespace
@@ -414,7 +430,7 @@ fn listening(
         };
         let may_attach = listener.is_open_to_all_namespaces || object.key.namespace == gateway.key.namespace;
         if may_attach && route.parents.iter().any(is_ours) {
-            enter(snapshot, &mut table, object, route, &route.hostnames, problems);
+            enter(picture, &mut table, object, route, &route.hostnames, problems);
         }
     }
     table.seal();
@@ -429,12 +445,12 @@ fn listening(
 /// Routes that hang on services. One in the caller's own namespace (a consumer's) goes before one in the service's (its
 /// producer's); one in any other namespace does not count (GAMMA, GEP-1426).
 fn mesh(
-    snapshot: &Snapshot,
+    picture: Picture<'_>,
     caller: &ServiceKey,
     problems: &mut Vec<String>,
 ) -> HashMap<ServiceKey, MeshRoutes> {
     let mut tables: HashMap<(ServiceKey, Option<u16>, bool), Routes<Rule>> = HashMap::new();
-    for (object, route) in routes(snapshot) {
+    for (object, route) in routes(picture.snapshot) {
         for parent in route.parents.iter().filter(|parent| parent.kind == ParentKind::Service) {
             let service = ServiceKey::new(parent.namespace.clone(), parent.name.clone());
             let is_producers = object.key.namespace == service.namespace;
@@ -442,7 +458,7 @@ fn mesh(
                 continue;
             }
             let table = tables.entry((service, parent.port, is_producers)).or_default();
-            enter(snapshot, table, object, route, &[], problems);
+            enter(picture, table, object, route, &[], problems);
         }
     }
     // Within a service: the consumer's before the producer's, a port's own before every port's.
@@ -459,7 +475,7 @@ fn mesh(
 // === a route's rules ===
 
 fn enter(
-    snapshot: &Snapshot,
+    picture: Picture<'_>,
     table: &mut Routes<Rule>,
     object: &Object,
     route: &HttpRoute,
@@ -470,7 +486,7 @@ fn enter(
         RequestMatch { path: PathMatch::Prefix("/".into()), headers: vec![], query: vec![], method: None };
     let name: Arc<str> = format!("{}/{}", object.key.namespace, object.key.name).into();
     for (at, written) in route.rules.iter().enumerate() {
-        let rule = Arc::new(rule(snapshot, object, at, written));
+        let rule = Arc::new(rule(picture, object, at, written));
         if let Some(why) = &rule.broken {
             problems.push(format!("{}: {why}, written at {} [CW-1501]", rule.label, object.origin));
         }
@@ -490,16 +506,19 @@ fn enter(
     }
 }
 
-fn rule(snapshot: &Snapshot, object: &Object, at: usize, written: &causeway_model::Rule) -> Rule {
+fn rule(picture: Picture<'_>, object: &Object, at: usize, written: &causeway_model::Rule) -> Rule {
     let (filters, broken) = match causeway_filters::compile(&written.filters) {
         Ok(filters) => (filters, None),
         Err(why) => (Vec::new(), Some(why)),
     };
     let choices: Vec<Choice> =
-        written.backends.iter().map(|backend| choice(snapshot, object, backend)).collect();
+        written.backends.iter().map(|backend| choice(picture, object, backend)).collect();
+    let label: Arc<str> = format!("{} rule {}", object.key, at + 1).into();
+    let policy = picture.policies.of_rule(object, written.name.as_deref(), &label, written.affinity.as_ref());
     Rule {
-        label: format!("{} rule {}", object.key, at + 1).into(),
+        label,
         written_at: object.origin.to_string().into(),
+        policy,
         filters,
         weight: choices.iter().fold(0, |sum: u32, choice| sum.saturating_add(choice.weight)),
         choices,
@@ -512,7 +531,7 @@ fn rule(snapshot: &Snapshot, object: &Object, at: usize, written: &causeway_mode
     }
 }
 
-fn choice(snapshot: &Snapshot, route: &Object, backend: &causeway_model::Backend) -> Choice {
+fn choice(picture: Picture<'_>, route: &Object, backend: &causeway_model::Backend) -> Choice {
     let (filters, mut broken) = match causeway_filters::compile(&backend.filters) {
         Ok(filters) => (filters, None),
         Err(why) => (Vec::new(), Some(why)),
@@ -527,7 +546,7 @@ fn choice(snapshot: &Snapshot, route: &Object, backend: &causeway_model::Backend
         broken = Some(format!("no ReferenceGrant lets {} use {}", route.key, backend.service));
     }
     // A port that the document does not declare is a reference to nothing; a service that is not there may still come.
-    if let (Some(port), Some(service)) = (backend.port, snapshot.service(&backend.service))
+    if let (Some(port), Some(service)) = (backend.port, picture.snapshot.service(&backend.service))
         && !service.ports.is_empty()
         && service.ports.iter().all(|declared| declared.port != port)
     {
