@@ -23,7 +23,6 @@ use self::retry::retry_wait;
 use crate::balance::Group;
 use crate::body::Inflow;
 use crate::endpoint::InFlight;
-use crate::lease::Lease;
 use crate::limits;
 use crate::outgoing::Head;
 use crate::settle::Settle;
@@ -33,8 +32,7 @@ pub(crate) use self::once::Delivery;
 pub(crate) use self::outcome::Failure;
 pub(crate) use self::replay::Replay;
 
-/// Sends a request until an answer comes or no further attempt is allowed. `settle` learns of every attempt and takes the
-/// connection of the last.
+/// Sends a request until an answer comes or no further attempt is allowed. `settle` learns of every attempt.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the request; the service may have seen it.
@@ -70,12 +68,12 @@ pub(crate) async fn deliver(
         let keep = has_more && (is_idempotent || endpoint.is_mesh() || !rule.retry_codes.is_empty());
         let sent = try_once(delivery, endpoint, attempt > 0, &mut head, keep, &mut body, begun).await;
         let outcome = match sent {
-            Ok((mut response, lease)) => {
+            Ok(mut response) => {
                 // Only a sidecar, which has proved who it is, may say how far a request came; an app could say anything.
                 if !endpoint.is_mesh() {
                     response.headers_mut().remove(&PROXY_STATUS);
                 }
-                judge(endpoint, rule, response, lease)
+                judge(endpoint, rule, response)
             }
             Err(failure) => Outcome::Failed(failure),
         };
@@ -107,22 +105,18 @@ fn finish(
     doubt: Option<Failure>,
     settle: &mut Settle,
 ) -> Result<Response<Inflow>, Failure> {
-    let (response, lease) = match (outcome, doubt) {
-        (Outcome::Failed(last) | Outcome::Bad(_, _, Some(last)), Some(first)) if last.is_unsent => {
+    match (outcome, doubt) {
+        (Outcome::Failed(last) | Outcome::Bad(_, Some(last)), Some(first)) if last.is_unsent => {
             settle.in_flight = None;
             let details = format!("{}; tried again: {}", first.details, last.details);
-            return Err(Failure { details, ..first });
+            Err(Failure { details, ..first })
         }
-        (Outcome::Good(response, lease) | Outcome::Bad(response, lease, _), _) => (response, lease),
+        (Outcome::Good(response) | Outcome::Bad(response, _), _) => Ok(response),
         (Outcome::Failed(failure), _) => {
             settle.in_flight = None;
-            return Err(failure);
+            Err(failure)
         }
-    };
-    if let Lease::Http1 { sender, id, .. } = lease {
-        settle.lent = Some((id, sender));
     }
-    Ok(response)
 }
 
 fn nobody(group: &Group) -> Failure {

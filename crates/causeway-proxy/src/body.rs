@@ -12,21 +12,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// Why a body ended early.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
-    #[error("the connection broke")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the time limit of the route passed")]
-    TimedOut,
-}
+use crate::h1::Reply;
 
-impl BodyError {
-    /// The other end, or the way to it, failed.
-    pub(crate) fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        BodyError::Broken(error.into())
-    }
-}
+pub(crate) use crate::trouble::BodyError;
 
 /// The body of a message as it comes in, from a client or from a service.
 #[derive(Debug)]
@@ -35,6 +23,17 @@ pub(crate) enum Inflow {
     Empty,
     /// Of a connection that hyper drives.
     Hyper(Incoming),
+    /// Of an answer in HTTP/1.1.
+    Reply(Reply),
+}
+
+impl Inflow {
+    /// Goes on sending the request that this answers, without reading the answer.
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) {
+        if let Inflow::Reply(reply) = self {
+            reply.poll_rest(cx);
+        }
+    }
 }
 
 impl Body for Inflow {
@@ -48,6 +47,7 @@ impl Body for Inflow {
         match self.get_mut() {
             Inflow::Empty => Poll::Ready(None),
             Inflow::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::broken),
+            Inflow::Reply(reply) => Pin::new(reply).poll_frame(cx),
         }
     }
 
@@ -55,6 +55,7 @@ impl Body for Inflow {
         match self {
             Inflow::Empty => true,
             Inflow::Hyper(body) => body.is_end_stream(),
+            Inflow::Reply(reply) => reply.is_end_stream(),
         }
     }
 
@@ -62,6 +63,7 @@ impl Body for Inflow {
         match self {
             Inflow::Empty => SizeHint::with_exact(0),
             Inflow::Hyper(body) => body.size_hint(),
+            Inflow::Reply(reply) => reply.size_hint(),
         }
     }
 }

@@ -11,11 +11,13 @@ use causeway_wire::ProxyError;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, Uri, Version};
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 
 use crate::body::Inflow;
 use crate::endpoint::Endpoint;
+use crate::h1::Line;
 use crate::outgoing::{Head, Outgoing};
+use crate::trouble::SendError;
 
 /// A request on its way out, for one attempt.
 pub(crate) struct Departure<'a> {
@@ -28,25 +30,17 @@ pub(crate) struct Departure<'a> {
     pub keep: bool,
 }
 
-/// Why no answer came.
-#[derive(Debug)]
-pub(crate) struct SendError {
-    pub error: ProxyError,
-    pub details: String,
-    /// Not a byte of the request can have been processed.
-    pub is_unsent: bool,
-}
-
 /// A connection that can take a request.
 pub(crate) enum Lease {
-    Http1 { sender: http1::SendRequest<Outgoing>, id: u64, is_reused: bool },
+    Http1(Line),
     Http2 { sender: http2::SendRequest<Outgoing>, is_reused: bool },
 }
 
 impl Lease {
     pub(crate) fn is_reused(&self) -> bool {
         match self {
-            Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
+            Lease::Http1(line) => line.is_reused,
+            Lease::Http2 { is_reused, .. } => *is_reused,
         }
     }
 
@@ -54,22 +48,26 @@ impl Lease {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the request; the service may have seen it.
-    pub(crate) async fn send(&mut self, mut departure: Departure<'_>) -> Result<Response<Inflow>, SendError> {
-        let request = departure.depart(matches!(self, Lease::Http2 { .. }));
-        let sent = match self {
-            Lease::Http1 { sender, .. } => sender.try_send_request(request).await,
-            Lease::Http2 { sender, .. } => sender.try_send_request(request).await,
-        };
-        match sent {
-            Ok(response) => Ok(response.map(Inflow::Hyper)),
-            Err(error) => Err(departure.come_back(error)),
+    pub(crate) async fn send(self, mut departure: Departure<'_>) -> Result<Response<Inflow>, SendError> {
+        match self {
+            Lease::Http1(line) => {
+                let Departure { head: Some(head), body, .. } = departure else {
+                    unreachable!("a retry is allowed only with the head at hand");
+                };
+                let sent = line.send(&head.method, &head.uri, &head.headers, body).await?;
+                Ok(sent.map(Inflow::Reply))
+            }
+            Lease::Http2 { mut sender, .. } => match sender.try_send_request(departure.depart()).await {
+                Ok(response) => Ok(response.map(Inflow::Hyper)),
+                Err(error) => Err(departure.come_back(error)),
+            },
         }
     }
 }
 
 impl Departure<'_> {
     /// The request as its endpoint wants it.
-    fn depart(&mut self, is_http2: bool) -> Request<Outgoing> {
+    fn depart(&mut self) -> Request<Outgoing> {
         let head = if self.keep { self.head.clone() } else { self.head.take() };
         let (Some(head), Some(body)) = (head, self.body.take()) else {
             unreachable!("a retry is allowed only with head and body at hand");
@@ -77,14 +75,9 @@ impl Departure<'_> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method;
         *request.headers_mut() = head.headers;
-        match is_http2 {
-            false => *request.uri_mut() = head.uri,
-            true => {
-                let scheme = if self.endpoint.is_mesh() { Scheme::HTTPS } else { Scheme::HTTP };
-                *request.uri_mut() = absolute(head.uri, scheme, request.headers_mut());
-                *request.version_mut() = Version::HTTP_2;
-            }
-        }
+        let scheme = if self.endpoint.is_mesh() { Scheme::HTTPS } else { Scheme::HTTP };
+        *request.uri_mut() = absolute(head.uri, scheme, request.headers_mut());
+        *request.version_mut() = Version::HTTP_2;
         request
     }
 

@@ -64,3 +64,5 @@ pub(crate) const STORY_LINES_MAX: usize = 16;
 pub(crate) const STORY_WORDS_MAX: usize = 400;
 /// Largest compiled regular expression of a route.
 pub(crate) const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Heads (1xx) that announce one answer; a service that sends no other would never answer.
+pub(crate) const INTERIM_ANSWERS_MAX: u32 = 32;

@@ -117,7 +117,6 @@ async fn whole(
         && response.status().is_server_error()
         && let Some(error) = response.headers().get(&PROXY_STATUS).and_then(ProxyStatus::error_in)
     {
-        settle.lent = None;
         let why = format!("its sidecar says {}", error.as_str());
         return Err(match error.may_be_processed() {
             true => CallError::Broken(why),
@@ -131,12 +130,9 @@ async fn whole(
             settle.bytes = bytes.len() as u64;
             Ok(Response::from_parts(parts, bytes))
         }
-        Err(error) => {
-            settle.lent = None;
-            Err(match error.downcast::<http_body_util::LengthLimitError>() {
-                Ok(_) => CallError::AnswerTooLarge(bytes_max),
-                Err(error) => CallError::Broken(error.to_string()),
-            })
-        }
+        Err(error) => Err(match error.downcast::<http_body_util::LengthLimitError>() {
+            Ok(_) => CallError::AnswerTooLarge(bytes_max),
+            Err(error) => CallError::Broken(error.to_string()),
+        }),
     }
 }

@@ -26,6 +26,7 @@ use crate::answer::Answer;
 use crate::attempt::{Delivery, Replay, deliver};
 use crate::balance::Group;
 use crate::body::Inflow;
+use crate::h1::Reply;
 use crate::inlet::{Inlet, Way};
 use crate::mesh_name::mesh_names;
 use crate::outgoing::Head;
@@ -33,6 +34,7 @@ use crate::plan::{Plan, Rule, Service};
 use crate::reply::{Refused, give, refuse};
 use crate::routes::Query;
 use crate::settle::{Settle, start};
+use crate::sniff::Rewound;
 use crate::tunnel;
 use crate::upload::Upload;
 use crate::worker::Worker;
@@ -474,14 +476,18 @@ fn response_filters(passage: &mut Passage, route: &Route, response: &mut Respons
 }
 
 /// Hands the answer over; it is written down when its body has ended.
-fn record(passage: Passage, mut response: Response<Inflow>) -> Response<Answer> {
+fn record(passage: Passage, response: Response<Inflow>) -> Response<Answer> {
     let Passage { mut settle, upgrade, .. } = passage;
     settle.status = response.status().as_u16();
-    if let (StatusCode::SWITCHING_PROTOCOLS, Some((_, client))) = (response.status(), upgrade) {
-        // The connection is the tunnel's now.
-        settle.lent = None;
-        tunnel::join(client, hyper::upgrade::on(&mut response), settle);
-        return response.map(|_| Answer::ours(bytes::Bytes::new(), None));
+    if let Some((_, client)) = upgrade
+        && response.status() == StatusCode::SWITCHING_PROTOCOLS
+    {
+        return response.map(|body| {
+            if let Inflow::Reply(Reply::Upgraded(socket, first)) = body {
+                tunnel::join(client, Rewound::behind(first, socket), settle);
+            }
+            Answer::ours(bytes::Bytes::new(), None)
+        });
     }
     let timeout = settle.rule.as_ref().and_then(|rule| rule.timeout).filter(|limit| !limit.is_zero());
     let deadline = timeout.map(|limit| Box::pin(tokio::time::sleep_until(settle.started + limit)));

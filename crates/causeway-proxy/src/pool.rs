@@ -7,7 +7,6 @@
 //! Not here: which endpoint (`balance`), what a failure means (`attempt`).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use causeway_base::net::{Net, Stream};
 use causeway_base::{OnFailure, Scope};
 use causeway_wire::ProxyError;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -24,10 +23,12 @@ use tokio::time::Instant;
 
 use crate::bell::{Bell, Level};
 use crate::endpoint::{Endpoint, Transport};
+use crate::h1::{Line, Shelf};
 use crate::lease::Lease;
 use crate::limits;
 use crate::outgoing::Outgoing;
 use crate::own::OwnAddresses;
+use crate::socket::Socket;
 use crate::tls::MeshTls;
 
 /// A silent HTTP/2 connection is asked whether it lives; a peer that was cut off is noticed within the sum of both.
@@ -41,34 +42,8 @@ pub(crate) struct Pool {
     tls: Option<Arc<MeshTls>>,
     scope: Scope,
     bell: Bell,
-    http1: Mutex<HashMap<u64, Vec<Idle>, ById>>,
-    http2: Mutex<HashMap<u64, Arc<Shared>, ById>>,
-}
-
-/// Endpoints' numbers are ours and count up: they are their own hash.
-type ById = BuildHasherDefault<Identity>;
-
-#[derive(Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The map takes its tag from the highest bits, so the low ones are spread there.
-        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
-struct Idle {
-    sender: http1::SendRequest<Outgoing>,
-    since: Instant,
+    http1: Arc<Shelf>,
+    http2: Mutex<HashMap<u64, Arc<Shared>>>,
 }
 
 /// One HTTP/2 connection to one endpoint; `making` lets one request make it while others wait.
@@ -93,7 +68,7 @@ impl Pool {
         scope: Scope,
         bell: Bell,
     ) -> Self {
-        Pool { net, own, tls, scope, bell, http1: Mutex::default(), http2: Mutex::default() }
+        Pool { net, own, tls, scope, bell, http1: Arc::default(), http2: Mutex::default() }
     }
 
     /// A connection to `endpoint`; `upgrades` asks for one of HTTP/1.1 of its own, whatever else is spoken there.
@@ -111,11 +86,16 @@ impl Pool {
         // request, for which every connection that came in keeps room, stays small.
         match (&endpoint.transport, upgrades) {
             // A retry takes a new connection: where one idle connection had ended, its neighbours may have too.
-            (Transport::Http1, false) => match (!is_retry).then(|| self.idle(endpoint.id, now)).flatten() {
-                Some(sender) => Ok(Lease::Http1 { sender, id: endpoint.id, is_reused: true }),
-                None => Box::pin(self.connect_http1(endpoint)).await,
-            },
-            (_, true) => Box::pin(self.connect_http1(endpoint)).await,
+            (Transport::Http1, false) => {
+                match (!is_retry).then(|| self.http1.take(endpoint.id, now)).flatten() {
+                    Some(socket) => {
+                        let shelf = Some(self.http1.clone());
+                        Ok(Lease::Http1(Line::new(socket, endpoint.id, shelf, true)))
+                    }
+                    None => Box::pin(self.connect_http1(endpoint, false)).await,
+                }
+            }
+            (_, true) => Box::pin(self.connect_http1(endpoint, true)).await,
             (_, false) => {
                 let shared = self.http2.lock().entry(endpoint.id).or_default().clone();
                 match shared.live() {
@@ -126,61 +106,35 @@ impl Pool {
         }
     }
 
-    /// Takes a connection back after a whole answer.
-    pub(crate) fn give_back(&self, id: u64, sender: http1::SendRequest<Outgoing>, now: Instant) {
-        if sender.is_closed() {
-            return;
-        }
-        let mut http1 = self.http1.lock();
-        let idle = http1.entry(id).or_default();
-        if idle.len() < limits::IDLE_PER_ENDPOINT_MAX {
-            idle.push(Idle { sender, since: now });
-        }
+    /// Closes what is idle: no request will follow.
+    pub(crate) fn close(&self) {
+        self.http1.clear();
     }
 
     /// Closes what was idle too long, and forgets endpoints without connections.
     pub(crate) fn tidy(&self) {
-        self.http1.lock().retain(|_, idle| {
-            idle.retain(|idle| idle.since.elapsed() < limits::IDLE && !idle.sender.is_closed());
-            !idle.is_empty()
-        });
+        self.http1.tidy();
         self.http2.lock().retain(|_, shared| {
             let is_live = shared.sender.lock().as_ref().is_some_and(|sender| !sender.is_closed());
             is_live || Arc::strong_count(shared) > 1
         });
     }
 
-    /// The youngest idle connection: old ones are left to end. One that still settles its last answer is passed over.
-    fn idle(&self, id: u64, now: Instant) -> Option<http1::SendRequest<Outgoing>> {
-        let mut http1 = self.http1.lock();
-        let idle = http1.get_mut(&id)?;
-        let mut at = idle.len();
-        while at > 0 {
-            at -= 1;
-            if idle[at].sender.is_closed() {
-                idle.remove(at);
-            } else if idle[at].sender.is_ready() {
-                let Idle { sender, since } = idle.remove(at);
-                // The one before it is older still.
-                return (now.saturating_duration_since(since) < limits::IDLE).then_some(sender);
-            }
-        }
-        None
-    }
-
-    async fn connect_http1(&self, endpoint: &Endpoint) -> Result<Lease, NoConnection> {
-        let sender = in_time(endpoint, async {
+    /// Makes a connection; one that `upgrades` is for its request alone.
+    async fn connect_http1(&self, endpoint: &Endpoint, upgrades: bool) -> Result<Lease, NoConnection> {
+        let socket = in_time(endpoint, async {
             match &endpoint.transport {
                 Transport::Mesh(expected) => {
                     let stream = self.tls()?.connect(self.dial(endpoint).await?, expected, true).await;
-                    self.handshake_http1(stream.map_err(tls_error)?).await
+                    Ok(Socket::other(stream.map_err(tls_error)?))
                 }
-                Transport::Http1 | Transport::Http2 => self.handshake_http1(self.dial(endpoint).await?).await,
+                Transport::Http1 | Transport::Http2 => Ok(Socket::Plain(self.dial(endpoint).await?)),
                 Transport::Tcp | Transport::MeshTcp(..) => Err(not_http(endpoint)),
             }
         })
         .await?;
-        Ok(Lease::Http1 { sender, id: endpoint.id, is_reused: false })
+        let shelf = (!upgrades).then(|| self.http1.clone());
+        Ok(Lease::Http1(Line::new(socket, endpoint.id, shelf, false)))
     }
 
     /// Makes the one connection of an endpoint, or waits for the request that is making it.
@@ -204,16 +158,6 @@ impl Pool {
             Ok(Lease::Http2 { sender, is_reused: false })
         })
         .await
-    }
-
-    async fn handshake_http1(
-        &self,
-        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    ) -> io::Result<http1::SendRequest<Outgoing>> {
-        let (sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        self.drive(connection.with_upgrades());
-        Ok(sender)
     }
 
     async fn handshake_http2<S>(&self, stream: S) -> io::Result<http2::SendRequest<Outgoing>>

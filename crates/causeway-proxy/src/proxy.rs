@@ -314,6 +314,7 @@ impl Proxy {
             inner.workers.iter().for_each(|worker| worker.ledger.flush(sink));
         }
         inner.scopes.bell.ring(Level::End);
+        inner.workers.iter().for_each(|worker| worker.pool.close());
         inner.scopes.force.cancel();
         is_whole
     }

@@ -1,16 +1,14 @@
-//! The end of a request: its connection goes back, its endpoint is relieved, and what happened is written down.
+//! The end of a request: its endpoint is relieved, and what happened is written down.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use http::Request;
-use hyper::client::conn::http1;
 use tokio::time::Instant;
 
 use crate::endpoint::InFlight;
 use crate::facts::Facts;
 use crate::inlet::Inlet;
-use crate::outgoing::Outgoing;
 use crate::reason;
 use crate::worker::Worker;
 
@@ -19,14 +17,13 @@ pub(crate) struct Settle {
     pub worker: Arc<Worker>,
     facts: Facts,
     pub in_flight: Option<InFlight>,
-    pub lent: Option<(u64, http1::SendRequest<Outgoing>)>,
     is_done: bool,
 }
 
 /// Begins to write a request down.
 pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
     let facts = Facts::new(inlet.clone(), request.method().clone(), request.version());
-    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, lent: None, is_done: false })
+    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, is_done: false })
 }
 
 impl Settle {
@@ -34,11 +31,6 @@ impl Settle {
     pub(crate) fn done(mut self: Box<Self>, trouble: &'static str) {
         drop(self.in_flight.take());
         let ended = Instant::now();
-        match (trouble, self.lent.take()) {
-            ("", Some((id, sender))) => self.worker.pool.give_back(id, sender, ended),
-            // A connection with an unread answer cannot be used again: it is closed by dropping it.
-            (_, lent) => drop(lent),
-        }
         if self.reason.is_empty() {
             self.reason = trouble;
         }

@@ -53,6 +53,11 @@ impl<S> Rewound<S> {
     pub(crate) fn new(stream: S) -> Self {
         Rewound { first: Bytes::new(), stream }
     }
+
+    /// A stream of which `first` was read.
+    pub(crate) fn behind(first: Bytes, stream: S) -> Self {
+        Rewound { first, stream }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {

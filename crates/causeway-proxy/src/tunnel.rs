@@ -24,14 +24,16 @@ use crate::own::OwnAddresses;
 use crate::reason;
 use crate::reply::{give, refuse};
 use crate::settle::{Settle, start};
+use crate::sniff::Rewound;
+use crate::socket::Socket;
 use crate::worker::Worker;
 
 /// Copied at a time in each direction.
 const COPY_BYTES: usize = 32 * 1024;
 
 /// Joins a client's connection and a service's, both about to change their protocol.
-pub(crate) fn join(client: OnUpgrade, service: OnUpgrade, settle: Box<Settle>) {
-    run(settle, client, async move { service.await.map(TokioIo::new).map_err(std::io::Error::other) });
+pub(crate) fn join(client: OnUpgrade, service: Rewound<Socket>, settle: Box<Settle>) {
+    run(settle, client, async move { Ok(service) });
 }
 
 /// Answers `CONNECT host:port`: a tunnel to a host outside the mesh.

@@ -1,6 +1,6 @@
 //! One attempt: checkout -> send -> the answer's head, and what its endpoint's vitals learn of it.
 //!
-//! In:    an endpoint, head and body.      Out: an answer's head and the connection that it came on, or why there is none.
+//! In:    an endpoint, head and body.      Out: an answer's head, or why there is none.
 //! Owner: one delivery.
 //! Invariant: a head and body that were not sent are put back.
 //! Not here: whether another attempt follows (`retry`).
@@ -16,7 +16,7 @@ use super::replay::Replay;
 use crate::balance::Group;
 use crate::body::Inflow;
 use crate::endpoint::{Endpoint, FAILURE_COST};
-use crate::lease::{Departure, Lease};
+use crate::lease::Departure;
 use crate::limits;
 use crate::outgoing::{Head, Progress};
 use crate::outlier::{self, Verdict};
@@ -47,10 +47,10 @@ pub(super) async fn try_once(
     keep: bool,
     body: &mut Replay,
     begun: Instant,
-) -> Result<(Response<Inflow>, Lease), Failure> {
+) -> Result<Response<Inflow>, Failure> {
     let limit = attempt_end(delivery, begun);
     let checkout = delivery.worker.pool.checkout(endpoint, delivery.upgrades, is_retry, begun);
-    let mut lease = checkout.await.map_err(|none| Failure {
+    let lease = checkout.await.map_err(|none| Failure {
         error: none.error,
         details: none.details,
         is_unsent: true,
@@ -65,7 +65,7 @@ pub(super) async fn try_once(
         None => Ok(sent.await),
     };
     match sent {
-        Ok(Ok(response)) => Ok((response, lease)),
+        Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
             if let Some(outgoing) = outgoing {
                 body.put_back(outgoing);
@@ -112,12 +112,12 @@ pub(super) fn note(delivery: &Delivery<'_>, endpoint: &Endpoint, outcome: &Outco
     let now = delivery.worker.shared.micros(ended);
     let took = ended.saturating_duration_since(begun).as_micros() as u64;
     let verdict = match outcome {
-        Outcome::Good(response, _) if response.status().as_u16() < 500 => Verdict::Good,
-        Outcome::Good(..) | Outcome::Bad(_, _, None) => Verdict::Failed,
+        Outcome::Good(response) if response.status().as_u16() < 500 => Verdict::Good,
+        Outcome::Good(..) | Outcome::Bad(_, None) => Verdict::Failed,
         // An idle connection that ended is no sign of ill health.
         Outcome::Failed(failure) if failure.is_unsent && failure.was_reused => return,
         Outcome::Failed(failure) if failure.is_clients => return,
-        Outcome::Bad(_, _, Some(failure)) | Outcome::Failed(failure) => match failure.is_unsent {
+        Outcome::Bad(_, Some(failure)) | Outcome::Failed(failure) => match failure.is_unsent {
             true => Verdict::Unreachable,
             false => Verdict::Failed,
         },

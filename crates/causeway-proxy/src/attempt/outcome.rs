@@ -11,7 +11,6 @@ use http::Response;
 
 use crate::body::Inflow;
 use crate::endpoint::Endpoint;
-use crate::lease::Lease;
 use crate::plan::Rule;
 use crate::story::End;
 
@@ -31,9 +30,9 @@ pub(crate) struct Failure {
 /// How an attempt ended.
 pub(super) enum Outcome {
     /// An answer to be given back.
-    Good(Response<Inflow>, Lease),
+    Good(Response<Inflow>),
     /// An answer that says that nothing, or nothing useful, was done: perhaps another endpoint does better.
-    Bad(Response<Inflow>, Lease, Option<Failure>),
+    Bad(Response<Inflow>, Option<Failure>),
     Failed(Failure),
 }
 
@@ -41,12 +40,10 @@ impl Outcome {
     /// For the request's story.
     pub(super) fn end(&self) -> End<'_> {
         match self {
-            Outcome::Good(response, _) | Outcome::Bad(response, _, None) => {
+            Outcome::Good(response) | Outcome::Bad(response, None) => {
                 End::Answered(response.status().as_u16())
             }
-            Outcome::Bad(response, _, Some(failure)) => {
-                End::Refused(response.status().as_u16(), failure.error)
-            }
+            Outcome::Bad(response, Some(failure)) => End::Refused(response.status().as_u16(), failure.error),
             Outcome::Failed(failure) => End::Failed(failure.error, &failure.details),
         }
     }
@@ -54,10 +51,10 @@ impl Outcome {
     /// Why the request may have been processed by this attempt, which is followed by another.
     pub(super) fn doubt(self) -> Option<Failure> {
         match self {
-            Outcome::Failed(failure) | Outcome::Bad(_, _, Some(failure)) => {
+            Outcome::Failed(failure) | Outcome::Bad(_, Some(failure)) => {
                 (!failure.is_unsent).then_some(failure)
             }
-            Outcome::Good(response, _) | Outcome::Bad(response, _, None) => Some(Failure {
+            Outcome::Good(response) | Outcome::Bad(response, None) => Some(Failure {
                 error: ProxyError::ConnectionTerminated,
                 details: format!("an attempt was answered {}", response.status()),
                 is_unsent: false,
@@ -69,10 +66,10 @@ impl Outcome {
 }
 
 /// Looks at an answer's head: a sidecar's own failure, or a status that the rule tries again.
-pub(super) fn judge(endpoint: &Endpoint, rule: &Rule, response: Response<Inflow>, lease: Lease) -> Outcome {
+pub(super) fn judge(endpoint: &Endpoint, rule: &Rule, response: Response<Inflow>) -> Outcome {
     let status = response.status().as_u16();
     if status < 400 {
-        return Outcome::Good(response, lease);
+        return Outcome::Good(response);
     }
     if endpoint.is_mesh()
         && status >= 500
@@ -83,10 +80,10 @@ pub(super) fn judge(endpoint: &Endpoint, rule: &Rule, response: Response<Inflow>
         // Where the sidecar lost the race against the end of an idle connection to its app, it leaves it to us to try again.
         let was_reused = error == ProxyError::ConnectionTerminated;
         let failure = Failure { error, details, is_unsent, was_reused, is_clients: false };
-        return Outcome::Bad(response, lease, Some(failure));
+        return Outcome::Bad(response, Some(failure));
     }
     match rule.retry_codes.contains(&status) {
-        true => Outcome::Bad(response, lease, None),
-        false => Outcome::Good(response, lease),
+        true => Outcome::Bad(response, None),
+        false => Outcome::Good(response),
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn retry_wait(
         return None;
     }
     let failure = match outcome {
-        Outcome::Failed(failure) | Outcome::Bad(_, _, Some(failure)) => Some(failure),
+        Outcome::Failed(failure) | Outcome::Bad(_, Some(failure)) => Some(failure),
         Outcome::Good(..) | Outcome::Bad(..) => None,
     };
     // In front of its app a sidecar only mends what no caller need know of; whether a request is sent again, and how often, is
