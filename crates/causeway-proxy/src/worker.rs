@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::balance::Group;
 use crate::bell::Bell;
+use crate::date::Date;
 use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport, Vitals};
 use crate::ledger::Ledger;
 use crate::limits;
@@ -87,6 +88,7 @@ pub(crate) struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Pool,
     pub ledger: Ledger,
+    pub date: Date,
     /// The proxy's, made anew for each worker: field values of one origin share a counter, which all workers would write.
     pub pseudonym: Pseudonym,
     pub scopes: Scopes,
@@ -157,6 +159,7 @@ impl Worker {
             shared,
             pool,
             ledger: Ledger::new(),
+            date: Date::new(),
             pseudonym,
             scopes,
             draws: AtomicU64::new(seed.u64()),
