@@ -18,20 +18,15 @@ pub mod failure;
 pub mod gateway;
 pub mod ids;
 pub mod instance;
-pub mod latencies;
 pub mod names;
 pub mod object;
-pub mod observations;
 pub mod origin;
 pub mod policy;
-pub mod revocation;
 pub mod route;
 pub mod saga;
 pub mod service;
 pub mod snapshot;
-pub mod span;
 pub mod spiffe;
-pub mod tap;
 pub mod topic;
 pub mod traffic;
 pub mod traffic_policy;
@@ -40,13 +35,10 @@ pub use failure::{FailedAttempt, Failure, PassedOver, Side};
 pub use gateway::{Gateway, Listener, ListenerProtocol, ListenerTls, Secret};
 pub use ids::{Epoch, Offset, Revision, Timestamp};
 pub use instance::{Check, CheckKind, Health, Instance, Lease, Lifecycle, Locality, MeshAddress};
-pub use latencies::{LATENCY_BUCKETS, Latencies, latency_bucket};
 pub use names::{InstanceId, InstanceKey, InvalidName, Kind, Name, ObjectKey, ServiceKey};
 pub use object::{Condition, ConditionKind, Object, Spec};
-pub use observations::Observations;
 pub use origin::Origin;
 pub use policy::{AccessPolicy, AccessRule, Peer};
-pub use revocation::{Revocations, RevokedSerial, RevokedService};
 pub use route::{
     Backend, Filter, HeaderEdit, HeaderMatch, HttpRoute, ParentKind, ParentRef, PathMatch, PathRewrite,
     QueryMatch, RequestMatch, RetryRule, Rule, TextMatch, Timeouts,
@@ -54,9 +46,7 @@ pub use route::{
 pub use saga::{Action, SagaDefinition, ServiceCall, Stage, Step};
 pub use service::{HealthProbe, Protocol, Service, ServicePort, StaticEndpoint, Subset};
 pub use snapshot::{Change, ResourceKey, Snapshot};
-pub use span::{Attribute, Span, SpanKind, TraceId};
 pub use spiffe::{SpiffeId, TrustDomain};
-pub use tap::{Tap, Tapped, Taps};
 pub use topic::{DeadLetterMode, Delivery, Ordering, RetryPolicy, Subscription, Topic};
 pub use traffic::{Edge, TrafficReport};
 pub use traffic_policy::{

@@ -15,17 +15,19 @@ use causeway_model::ServiceKey;
 use causeway_wire::authority::Authority;
 use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
 use causeway_wire::{Ambiguous, ProxyError, hop, path};
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use crate::account::survey;
+use crate::admission::admit;
 use crate::answer::Answer;
 use crate::attempt::{Delivery, Replay, deliver};
 use crate::balance::Group;
 use crate::body::Inflow;
+use crate::endpoint::Micros;
 use crate::h1::Reply;
 use crate::inlet::{Inlet, Way};
 use crate::mesh_name::mesh_names;
@@ -106,6 +108,9 @@ async fn pass(
     let route = route(worker, inlet, passage).await?;
     request_filters(worker, inlet, passage, &route).await?;
     let (service, port) = destination(worker, passage, &route).await?;
+    let deadline = deadline(passage, &route);
+    let Passage { parts, settle, .. } = passage;
+    admit(worker, parts, settle, &route.rule, service.as_ref(), deadline).await?;
     let mut response = send(worker, passage, &route, service, port, body).await?;
     response_filters(passage, &route, &mut response);
     Ok(response)
@@ -401,6 +406,19 @@ async fn destination(
     }
 }
 
+/// Whether what follows an answer's head is a conversation (an upgraded connection, server-sent events).
+fn waits(response: &Response<Inflow>) -> bool {
+    let is_of_events = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || response.headers().get(CONTENT_TYPE).is_some_and(is_of_events)
+}
+
+/// When the whole request must have ended.
+fn deadline(passage: &Passage, route: &Route) -> Option<Instant> {
+    let timeout = route.rule.timeout.filter(|timeout| !timeout.is_zero());
+    timeout.map(|timeout| passage.settle.started + timeout)
+}
+
 async fn send(
     worker: &Arc<Worker>,
     passage: &mut Passage,
@@ -409,6 +427,7 @@ async fn send(
     port: Option<u16>,
     body: Upload,
 ) -> Result<Response<Inflow>, Refused> {
+    let deadline = deadline(passage, route);
     let Passage { parts, settle, upgrade, .. } = passage;
     let group = match (&route.target, &service) {
         (Target::Foreign(group), _) => group,
@@ -423,21 +442,30 @@ async fn send(
         headers.insert(UPGRADE, protocol.clone());
     }
     let head = Head { method: parts.method.clone(), uri: std::mem::take(&mut parts.uri), headers };
-    let timeout = route.rule.timeout.filter(|timeout| !timeout.is_zero());
     let is_inbound = matches!(settle.inlet.way, Way::Inbound);
+    let sent = Instant::now();
     let delivery = Delivery {
         worker,
         group,
         number: service.as_ref().filter(|_| !is_inbound).map(|service| service.number),
         rule: &route.rule,
         upgrades: upgrade.is_some(),
-        deadline: timeout.map(|timeout| settle.started + timeout),
+        deadline,
         is_idempotent: false,
     };
     let body = Replay::prepare(body).await.map_err(|error| {
         refuse(ProxyError::HttpRequestError, &format!("the request's body ended early: {error}"))
     })?;
     let delivered = deliver(&delivery, settle, head, body).await;
+    if let Some(place) = &settle.place {
+        let now = Instant::now();
+        let latency = now.saturating_duration_since(sent).as_micros() as Micros;
+        place.answered(worker.shared.micros(now), latency);
+        // From here on it mostly waits for something to happen, which is no work.
+        if delivered.as_ref().is_ok_and(waits) {
+            settle.place = None;
+        }
+    }
     if let Some(service) = &service
         && delivered.as_ref().map_or(true, |response| response.status().is_server_error())
     {

@@ -194,6 +194,11 @@ impl Rule {
 }
 
 impl Service {
+    /// Whether proxies of its own stand in front of its instances.
+    pub(crate) fn has_sidecars(&self) -> bool {
+        self.ports.iter().any(|port| port.group.endpoints.first().is_some_and(|endpoint| endpoint.is_mesh()))
+    }
+
     /// A port by its number; `None` when the service has no such port.
     pub(crate) fn port(&self, number: Option<u16>) -> Option<&Port> {
         let first = self.ports.first()?;

@@ -5,7 +5,6 @@
 //! Invariant: `start` returns when every fixed address is open; `drain` stops accepting, lets finish, then uses force.
 //! Not here: the tasks themselves (`listen`, `planner`, `doors`, `admin`).
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -18,7 +17,7 @@ use causeway_filters::caller::Caller;
 use causeway_filters::forwarded::Forwarded;
 use causeway_filters::{Chain, Client};
 use causeway_model::traffic::EDGES_MAX;
-use causeway_model::{Edge, Name, Observations, Revision, ServiceKey, TrafficReport};
+use causeway_model::{Edge, Name, Revision, ServiceKey, TrafficReport};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -28,6 +27,7 @@ use crate::doors::{self, Doors};
 use crate::endpoint::Transport;
 use crate::error::Error;
 use crate::inlet::{Inlet, Way};
+use crate::kept::app_gate;
 use crate::listen::{self, Opened, Opening};
 use crate::own::OwnAddresses;
 use crate::plan::compile::Compiler;
@@ -74,11 +74,7 @@ impl Proxy {
         let trust_domain = credentials.as_ref().map(|credentials| credentials.trust_domain());
         let origin = Instant::now();
         let mut compiler = Compiler::new(role.clone(), trust_domain);
-        let first = snapshots.borrow_and_update().clone();
-        if let Some(credentials) = &credentials {
-            credentials.revoke(first.revocations().clone());
-        }
-        let plan = compiler.compile(&first, None, 0);
+        let plan = compiler.compile(&snapshots.borrow_and_update().clone(), None, 0);
         for problem in &plan.rules.problems {
             tracing::warn!(%problem, "configuration cannot be used as written");
         }
@@ -271,30 +267,27 @@ impl Proxy {
 
     /// Calls that ended since the last report.
     pub fn traffic(&self) -> TrafficReport {
-        let mut edges: BTreeMap<ServiceKey, Edge> = BTreeMap::new();
+        let mut edges: Vec<Edge> = Vec::new();
         for worker in &self.inner.workers {
             worker.ledger.take_edges(|target, counts| {
-                let edge = counts.into_edge(self.inner.source.clone(), target.clone());
-                let is_full = edges.len() >= EDGES_MAX && !edges.contains_key(target);
-                let known = if is_full { edges.values_mut().next_back() } else { edges.get_mut(target) };
-                match known {
-                    Some(known) => known.add(&edge),
-                    None => drop(edges.insert(target.clone(), edge)),
-                }
+                let at = match edges.iter().position(|edge| edge.target == *target) {
+                    Some(at) => at,
+                    None if edges.len() < EDGES_MAX => {
+                        let (source, target) = (self.inner.source.clone(), target.clone());
+                        let (requests, failures, micros, micros_max) = (0, 0, 0, 0);
+                        edges.push(Edge { source, target, requests, failures, micros, micros_max });
+                        edges.len() - 1
+                    }
+                    None => edges.len() - 1,
+                };
+                let edge = &mut edges[at];
+                edge.requests += counts.requests;
+                edge.failures += counts.failures;
+                edge.micros += counts.micros;
+                edge.micros_max = edge.micros_max.max(counts.micros_max);
             });
         }
-        let edges = edges.into_values().collect();
         TrafficReport { edges }
-    }
-
-    /// Single requests that somebody should hear of, since the last call: those that failed.
-    pub fn observations(&self) -> Observations {
-        let mut seen = Observations::default();
-        for worker in &self.inner.workers {
-            let failures = worker.ledger.take_failures();
-            seen.failures.extend(failures.into_iter().map(Arc::unwrap_or_clone));
-        }
-        seen
     }
 
     /// The counts of all workers, for Prometheus.
@@ -394,7 +387,7 @@ async fn tidy(worker: Arc<Worker>) {
         if let Some(sink) = &worker.shared.records {
             worker.ledger.flush(sink);
         }
-        if since > limits::TIDY {
+        if since > limits::IDLE / 4 {
             since = Duration::ZERO;
             worker.pool.tidy();
             worker.shared.renew_wall();
@@ -422,7 +415,11 @@ fn app_of(role: &Role) -> Option<App> {
     };
     let group = lone_group(0, &address.ip().to_string(), address.port(), transport);
     let filters: Chain = vec![Arc::new(Caller)];
-    Some(App { service: lone_service(sidecar.service.clone(), sidecar.protocol, group), filters })
+    Some(App {
+        service: lone_service(sidecar.service.clone(), sidecar.protocol, group),
+        filters,
+        gate: app_gate(),
+    })
 }
 
 fn admin_listener(

@@ -16,8 +16,16 @@ pub(crate) const UPSTREAM_BROKE: &str = "upstream_broke";
 /// A tunnel (an upgraded connection, CONNECT) ended by an error.
 pub(crate) const TUNNEL_BROKE: &str = "tunnel_broke";
 
+/// A rate limit was reached.
+pub(crate) const RATE_LIMITED: &str = "rate_limited";
+/// The service was overloaded and other calls were more urgent.
+pub(crate) const SHED: &str = "shed";
+/// A policy wished that it fails.
+pub(crate) const FAULT_INJECTED: &str = "fault_injected";
+
 /// Words of our own.
-const OWN: &[&str] = &[CLIENT_LEFT, TIME_LIMIT, UPSTREAM_BROKE, TUNNEL_BROKE];
+const OWN: &[&str] =
+    &[CLIENT_LEFT, TIME_LIMIT, UPSTREAM_BROKE, TUNNEL_BROKE, RATE_LIMITED, SHED, FAULT_INJECTED];
 
 /// Whether a word may be written down as a reason.
 pub(crate) fn is_known(reason: &str) -> bool {

@@ -22,13 +22,17 @@ pub(crate) fn refuse(error: ProxyError, details: &str) -> Refused {
 pub(crate) fn give(mut settle: Box<Settle>, reply: Reply) -> Response<Answer> {
     settle.status = reply.status.as_u16();
     settle.in_flight = None;
+    settle.place = None;
     let mut response = Response::new(());
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
     let headers = response.headers_mut();
     if let Some(failure) = reply.failure {
         headers.insert(&PROXY_STATUS, failure.to_value());
-        settle.reason = failure.error.as_str();
+        // Whoever refused it may know a better word.
+        if settle.reason.is_empty() {
+            settle.reason = failure.error.as_str();
+        }
         settle.details = failure.details;
     }
     settle.refused_by = reply.by;

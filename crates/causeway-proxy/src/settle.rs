@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::endpoint::InFlight;
 use crate::facts::Facts;
+use crate::gate::Place;
 use crate::inlet::Inlet;
 use crate::reason;
 use crate::worker::Worker;
@@ -17,19 +18,22 @@ pub(crate) struct Settle {
     pub worker: Arc<Worker>,
     facts: Facts,
     pub in_flight: Option<InFlight>,
+    /// At the gate of the service.
+    pub place: Option<Place>,
     is_done: bool,
 }
 
 /// Begins to write a request down.
 pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
     let facts = Facts::new(inlet.clone(), request.method().clone(), request.version());
-    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, is_done: false })
+    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, place: None, is_done: false })
 }
 
 impl Settle {
     /// Settles; `trouble` says how the answer's body ended when not well.
     pub(crate) fn done(mut self: Box<Self>, trouble: &'static str) {
         drop(self.in_flight.take());
+        drop(self.place.take());
         let ended = Instant::now();
         if self.reason.is_empty() {
             self.reason = trouble;

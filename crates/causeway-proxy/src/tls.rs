@@ -14,7 +14,7 @@ use causeway_base::net::Stream;
 use causeway_identity::{
     Credentials, Expected, mesh_client_config, mesh_server_config, peer_identity, unnamed_server,
 };
-use causeway_model::{Kind, Listener, ObjectKey, Revocations, Snapshot, Spec, SpiffeId};
+use causeway_model::{Kind, Listener, ObjectKey, Snapshot, Spec, SpiffeId};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -64,11 +64,6 @@ impl MeshTls {
     ) -> io::Result<client::TlsStream<Stream>> {
         let config = self.client_config(expected, wants_http1);
         TlsConnector::from(config).connect(unnamed_server(), stream).await
-    }
-
-    /// Handshakes from now on refuse what is on the list.
-    pub(crate) fn revoke(&self, list: &Arc<Revocations>) {
-        self.credentials.revoke(list.clone());
     }
 
     fn client_config(&self, expected: &SpiffeId, wants_http1: bool) -> Arc<ClientConfig> {

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use crate::balance::Group;
 use crate::bell::Bell;
-use crate::date::Date;
 use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport, Vitals};
+use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::own::OwnAddresses;
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
 pub(crate) struct App {
     pub service: Arc<Service>,
     pub filters: Chain,
+    /// How many requests it gets at once when no policy says so.
+    pub gate: Arc<Gate>,
 }
 
 /// How tasks of the data path end: first no new connections, then those that are there finish, then force.
@@ -88,7 +90,6 @@ pub(crate) struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Pool,
     pub ledger: Ledger,
-    pub date: Date,
     /// The proxy's, made anew for each worker: field values of one origin share a counter, which all workers would write.
     pub pseudonym: Pseudonym,
     pub scopes: Scopes,
@@ -159,7 +160,6 @@ impl Worker {
             shared,
             pool,
             ledger: Ledger::new(),
-            date: Date::new(),
             pseudonym,
             scopes,
             draws: AtomicU64::new(seed.u64()),

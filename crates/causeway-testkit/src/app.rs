@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 /// A request as the app saw it.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ struct State {
     connections: usize,
     /// The connection ends after a request was read, without an answer.
     breaks: bool,
+    /// Places of workers; every request has one of its own where there are none.
+    workers: Option<Arc<Semaphore>>,
 }
 
 impl App {
@@ -56,6 +59,7 @@ impl App {
             seen: Vec::new(),
             connections: 0,
             breaks: false,
+            workers: None,
         };
         let state = Arc::new(Mutex::new(state));
         let app = App { name: name.to_owned(), address, net: net.clone(), state };
@@ -92,6 +96,11 @@ impl App {
     /// From now on ends the connection once it has read a request.
     pub fn break_off(&self, breaks: bool) {
         self.state.lock().breaks = breaks;
+    }
+
+    /// From now on works on so many requests at once; others wait for their turn.
+    pub fn workers(&self, count: usize) {
+        self.state.lock().workers = Some(Arc::new(Semaphore::new(count)));
     }
 
     /// Ends as by `kill -9`: connections break, the address refuses.
@@ -151,10 +160,10 @@ impl App {
         let body = body.collect().await.map_err(|_| BrokenOff)?.to_bytes();
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let seen = Seen { line: format!("{} {target}", parts.method), headers: parts.headers, body };
-        let (behaviour, breaks) = {
+        let (behaviour, breaks, workers) = {
             let mut state = self.state.lock();
             state.seen.push(seen.clone());
-            (state.behaviour.clone(), state.breaks)
+            (state.behaviour.clone(), state.breaks, state.workers.clone())
         };
         if breaks {
             return Err(BrokenOff);
@@ -165,6 +174,10 @@ impl App {
                 Response::builder().status(101).header("upgrade", "echo").header("connection", "upgrade");
             return Ok(response.body(Full::default()).expect("fixed fields"));
         }
+        let _turn = match workers {
+            Some(workers) => workers.acquire_owned().await.ok(),
+            None => None,
+        };
         let (late, response) = behaviour(&seen);
         if !late.is_zero() {
             tokio::time::sleep(late).await;

@@ -11,6 +11,7 @@ pub mod authority;
 pub mod h1;
 pub mod hop;
 pub mod path;
+pub mod priority;
 pub mod proxy_status;
 pub mod sniff;
 pub mod trace;

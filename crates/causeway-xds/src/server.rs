@@ -228,7 +228,6 @@ fn resource_text(key: &ResourceKey) -> String {
     match key {
         ResourceKey::Object(key) => key.to_string(),
         ResourceKey::Instance(key) => format!("Instance {key}"),
-        ResourceKey::Revocations => "Revocations".to_owned(),
     }
 }
 

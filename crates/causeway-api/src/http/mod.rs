@@ -17,8 +17,6 @@ mod events;
 mod guard;
 mod metrics;
 mod node;
-mod observed;
-mod observed_views;
 mod openapi;
 mod params;
 mod problem;

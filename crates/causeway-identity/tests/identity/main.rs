@@ -4,7 +4,5 @@
 
 mod authority;
 mod handshake;
-mod revocation;
 mod rotation;
-mod wire;
 mod world;

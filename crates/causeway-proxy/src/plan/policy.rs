@@ -15,6 +15,8 @@ use causeway_model::{
     PolicyTarget, RateLimit, Retry, ServiceKey, Snapshot, Spec, TargetKind, TrafficPolicy, TrafficTimeouts,
 };
 
+use crate::kept::Kept;
+
 /// A wish, and the document that it stands in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Said<T> {
@@ -39,6 +41,8 @@ pub(crate) struct Policy {
     pub fault: Option<Said<Fault>>,
     pub mtls: Option<Said<MtlsMode>>,
     pub egress: Option<Said<Egress>>,
+    /// What its limits count with.
+    pub kept: Kept,
 }
 
 /// What is said of a service: by policies for it before those for its namespace.

@@ -6,7 +6,6 @@ mod config;
 mod doors;
 mod events;
 mod node;
-mod observed;
 mod registry;
 mod sagas;
 
@@ -34,7 +33,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::{Rooms, router};
-use crate::{Desk, Observed};
+use crate::{Desk, Traffic};
 
 /// Answers every call: 402 for a path that holds `declined`, 503 for one that holds `down`, else 200 with `{"id": "x"}`.
 #[derive(Default)]
@@ -137,7 +136,7 @@ impl House {
             sagas: Some(sagas),
             hub: Some(signals.hub()),
             desk: Some(desk),
-            observed: Observed::new(clock.clone()),
+            traffic: Traffic::new(clock.clone()),
             metrics,
             problems: said,
             clock,
