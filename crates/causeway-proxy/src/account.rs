@@ -25,7 +25,11 @@ pub(crate) fn survey(facts: &mut Facts, service: &Service, port: Option<u16>, no
         .pages()
         .map_or_else(Vec::new, |pages| pages.attempts.iter().map(|attempt| attempt.endpoint.id).collect());
     let story = &mut facts.story;
-    for endpoint in service.http_group(port).iter().flat_map(|group| &group.endpoints) {
+    let group = match facts.carried {
+        Some(_) => service.raw_group(port),
+        None => service.http_group(port),
+    };
+    for endpoint in group.iter().flat_map(|group| &group.endpoints) {
         if tried.contains(&endpoint.id) {
             continue;
         }
@@ -59,7 +63,10 @@ pub(crate) fn account(facts: &Facts, ended: Instant, now: Timestamp, seen_by: &S
         method: cut(facts.method.as_str()).into(),
         host: cut(facts.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("")).into(),
         path: cut(facts.path.as_ref().map_or("", |path| path.path())).into(),
-        protocol: protocol(facts.version).to_owned(),
+        protocol: match facts.carried {
+            Some(_) => "TCP".to_owned(),
+            None => protocol(facts.version).to_owned(),
+        },
         status: facts.status,
         reason: facts.reason.to_owned(),
         details: cut(&facts.details).into(),

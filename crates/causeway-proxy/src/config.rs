@@ -43,12 +43,17 @@ pub struct Sidecar {
     pub app: Option<SocketAddr>,
     /// What it speaks there.
     pub protocol: Protocol,
+    /// Further ports of the app, each of which takes bytes.
+    pub tcp_ports: Vec<SocketAddr>,
     /// Where mesh calls come in (mutual TLS); `None` takes none.
     pub inbound: Option<SocketAddr>,
     /// The app's HTTP proxy; `None` has none. Must be loopback: whoever reaches it calls as the app.
     pub outbound: Option<SocketAddr>,
     /// Services with a local port of their own.
     pub upstreams: Vec<(ServiceKey, SocketAddr)>,
+    /// Where connections come in that were on their way elsewhere and are redirected here, for each family of addresses. Must be
+    /// loopback.
+    pub transparent: Vec<SocketAddr>,
     /// A wanted address that is taken is replaced by a free port of the same host.
     pub may_move: bool,
 }

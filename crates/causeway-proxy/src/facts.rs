@@ -37,6 +37,8 @@ pub(crate) struct Facts {
     pub story: Story,
     pub attempts: u32,
     pub bytes: u64,
+    /// Of a connection of bytes: how many the client sent. None of a request.
+    pub carried: Option<u64>,
 }
 
 impl Facts {
@@ -62,7 +64,14 @@ impl Facts {
             story: Story::default(),
             attempts: 0,
             bytes: 0,
+            carried: None,
         }
+    }
+
+    /// Of a connection of bytes that begins now.
+    pub(crate) fn of_bytes(inlet: Arc<Inlet>) -> Self {
+        let method = Method::from_bytes(b"TCP").expect("a token");
+        Facts { carried: Some(0), ..Facts::new(inlet, method, Version::default()) }
     }
 
     /// Its `x-request-id`.

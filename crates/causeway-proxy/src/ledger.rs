@@ -135,6 +135,7 @@ impl Ledger {
         let mut pages = self.pages.lock();
         let is_inbound = matches!(facts.inlet.way, Way::Inbound);
         match &facts.service {
+            _ if facts.carried.is_some() => pages.enter_raw(facts, is_inbound),
             Some(service) if !is_inbound => {
                 let cell = pages.cell(service.number);
                 if cell.service.is_none() {
@@ -227,6 +228,27 @@ impl Ledger {
 }
 
 impl Pages {
+    /// A connection of bytes: there is no status, and its duration is no latency.
+    fn enter_raw(&mut self, facts: &Facts, is_inbound: bool) {
+        let is_failure = reason::is_failure(facts.reason);
+        let counts = match &facts.service {
+            Some(service) if !is_inbound => {
+                let cell = self.cell(service.number);
+                cell.service.get_or_insert_with(|| service.key.clone());
+                cell.edge.requests += 1;
+                cell.edge.failures += u64::from(is_failure);
+                &mut cell.counts
+            }
+            Some(_) => &mut self.inbound,
+            None => &mut self.other,
+        };
+        let mut add = |what: Tally, by: u64| counts.tallies[what as usize] += by;
+        add(Tally::RawConnection, 1);
+        add(Tally::RawFailure, u64::from(is_failure));
+        add(Tally::RawBytesSent, facts.carried.unwrap_or(0));
+        add(Tally::RawBytesReceived, facts.bytes);
+    }
+
     fn cell(&mut self, number: usize) -> &mut Cell {
         if number >= self.cells.len() {
             self.cells.resize_with(number + 1, Cell::default);

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use causeway_base::net::{BindOptions, Listener, Net, Stream};
 use causeway_base::{OnFailure, Scope};
 use causeway_filters::Client;
@@ -27,8 +28,11 @@ use tokio::sync::{mpsc, watch};
 use crate::bell::Level;
 use crate::body::Inflow;
 use crate::inlet::{Inlet, Way};
+use crate::leg::Leg;
 use crate::limits;
 use crate::sniff::{Rewound, sniff};
+use crate::tcp::{self, Target};
+use crate::tls::Spoken;
 use crate::worker::Worker;
 use crate::{pipeline, tunnel};
 
@@ -136,10 +140,17 @@ async fn open_and_serve(
         Way::Inbound => {
             let tls = worker.shared.tls.clone().ok_or_else(|| io::Error::other("no identity yet"))?;
             let accepted = tokio::time::timeout(limits::HANDSHAKE, tls.accept(stream)).await;
-            let (stream, identity, is_h2) = accepted.map_err(handshake_late)??;
+            let (stream, identity, spoken) = accepted.map_err(handshake_late)??;
             let client = Client::new(peer.ip(), Some(identity), true);
             let inlet = Inlet { way: opening.way, client, port };
-            serve_stream(worker, inlet, stream, Some(is_h2)).await
+            match spoken {
+                Spoken::Http1 => serve_stream(worker, inlet, stream, Some(false)).await,
+                Spoken::Http2 => serve_stream(worker, inlet, stream, Some(true)).await,
+                Spoken::Tcp(asked) => {
+                    tcp::start(&worker, inlet, Leg::server(stream), Target::App(asked));
+                    Ok(())
+                }
+            }
         }
         Way::Gateway(address) => {
             let plan = worker.shared.plan.load_full();
@@ -160,7 +171,20 @@ async fn open_and_serve(
                 }
             }
         }
-        Way::Outbound | Way::Upstream(_) => {
+        Way::Upstream(key) => {
+            let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
+            // Of a service that nobody knows yet nothing is known but that requests for it are answered so.
+            let service = Box::pin(worker.shared.service(&key)).await;
+            match service.filter(|service| service.port(None).is_some_and(|port| port.protocol.is_raw())) {
+                Some(service) => {
+                    let target = Target::Service(service, None);
+                    tcp::start(&worker, inlet, Leg::plain(Bytes::new(), stream), target);
+                    Ok(())
+                }
+                None => serve_stream(worker, inlet, stream, None).await,
+            }
+        }
+        Way::Outbound => {
             let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
             serve_stream(worker, inlet, stream, None).await
         }

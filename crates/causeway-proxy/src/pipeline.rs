@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use causeway_filters::access::Access;
 use causeway_filters::{Exchange, Filter};
-use causeway_model::ServiceKey;
 use causeway_wire::authority::Authority;
 use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
 use causeway_wire::{Ambiguous, ProxyError, hop, path};
@@ -296,11 +295,7 @@ async fn route_out(worker: &Worker, passage: &Passage) -> Result<Route, Refused>
     if let Err(why) = path::canonical(parts.uri.path()) {
         return Err(refuse(ProxyError::HttpRequestError, &why.to_string()));
     }
-    let known = |key: &&ServiceKey| worker.shared.plan.load().service(key).is_some();
-    let service = match names.iter().find(known).or_else(|| names.first()) {
-        Some(key) => worker.shared.service(key).await,
-        None => None,
-    };
+    let service = worker.shared.service_of(&names).await;
     let service = service.ok_or_else(|| unknown(&authority.host))?;
     route_in_mesh(&worker.shared.plan.load(), service, port.filter(|port| *port != 80), parts)
 }

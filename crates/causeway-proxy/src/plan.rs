@@ -211,15 +211,33 @@ impl Service {
         }
     }
 
-    /// The endpoints that take requests for a port.
+    /// The endpoints that take requests for a port; without one those of the first port that takes any.
     ///
     /// # Errors
     /// What is wrong with the port, as the end of a sentence about the service.
     pub(crate) fn http_group(&self, number: Option<u16>) -> Result<&Group, String> {
-        let port = self.port(number).ok_or_else(|| format!("has no port {}", number.unwrap_or(0)))?;
-        match port.protocol.is_raw() {
-            false => Ok(&port.group),
-            true => Err(format!("speaks {} there and no HTTP", port.protocol.as_str())),
+        self.port_for(number, false).map(|port| &port.group)
+    }
+
+    /// The port for bytes, as above.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn raw_group(&self, number: Option<u16>) -> Result<&Group, String> {
+        self.port_for(number, true).map(|port| &port.group)
+    }
+
+    fn port_for(&self, number: Option<u16>, is_raw: bool) -> Result<&Port, String> {
+        let fits = |port: &&Port| port.protocol.is_raw() == is_raw;
+        let unasked = number.is_none().then(|| self.ports.iter().find(fits)).flatten();
+        let port = unasked.or_else(|| self.port(number));
+        let port = port.ok_or_else(|| format!("has no port {}", number.unwrap_or(0)))?;
+        match fits(&port) {
+            true => Ok(port),
+            false if is_raw => {
+                Err(format!("speaks {} there and takes requests only", port.protocol.as_str()))
+            }
+            false => Err(format!("speaks {} there and no HTTP", port.protocol.as_str())),
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::limits;
 use crate::outgoing::Outgoing;
 use crate::own::OwnAddresses;
 use crate::socket::Socket;
-use crate::tls::MeshTls;
+use crate::tls::{MeshTls, Spoken};
 
 /// A silent HTTP/2 connection is asked whether it lives; a peer that was cut off is noticed within the sum of both.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -58,6 +58,12 @@ struct Shared {
 pub(crate) struct NoConnection {
     pub error: ProxyError,
     pub details: String,
+}
+
+impl NoConnection {
+    pub(crate) fn new(error: ProxyError, details: &str) -> Self {
+        NoConnection { error, details: details.to_owned() }
+    }
 }
 
 impl Pool {
@@ -125,7 +131,8 @@ impl Pool {
         let socket = in_time(endpoint, async {
             match &endpoint.transport {
                 Transport::Mesh(expected) => {
-                    let stream = self.tls()?.connect(self.dial(endpoint).await?, expected, true).await;
+                    let stream =
+                        self.tls()?.connect(self.dial(endpoint).await?, expected, Spoken::Http1).await;
                     Ok(Socket::other(stream.map_err(tls_error)?))
                 }
                 Transport::Http1 | Transport::Http2 => Ok(Socket::Plain(self.dial(endpoint).await?)),
@@ -146,7 +153,8 @@ impl Pool {
             }
             let sender = match &endpoint.transport {
                 Transport::Mesh(expected) => {
-                    let stream = self.tls()?.connect(self.dial(endpoint).await?, expected, false).await;
+                    let stream =
+                        self.tls()?.connect(self.dial(endpoint).await?, expected, Spoken::Http2).await;
                     self.handshake_http2(stream.map_err(tls_error)?).await?
                 }
                 Transport::Http1 | Transport::Http2 => {
@@ -187,7 +195,7 @@ impl Pool {
         });
     }
 
-    async fn dial(&self, endpoint: &Endpoint) -> io::Result<Stream> {
+    pub(crate) async fn dial(&self, endpoint: &Endpoint) -> io::Result<Stream> {
         match endpoint.address {
             _ if endpoint.is_foreign() => self.dial_foreign(&endpoint.host, endpoint.port).await,
             Some(address) => self.net.connect(address).await,
@@ -222,7 +230,7 @@ impl Pool {
         Err(last)
     }
 
-    fn tls(&self) -> io::Result<&MeshTls> {
+    pub(crate) fn tls(&self) -> io::Result<&MeshTls> {
         self.tls.as_deref().ok_or_else(|| tls_error(io::Error::other("this proxy has no identity")))
     }
 }
@@ -239,11 +247,11 @@ fn not_http(endpoint: &Endpoint) -> io::Error {
 }
 
 /// Marks an error of the TLS layer, so that it is told from one of the network.
-fn tls_error(error: io::Error) -> io::Error {
+pub(crate) fn tls_error(error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     endpoint: &Endpoint,
     make: impl Future<Output = io::Result<T>>,
 ) -> Result<T, NoConnection> {

@@ -13,11 +13,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use causeway_base::net::{BindOptions, Net};
 use causeway_base::{OnFailure, Outbound, Scope};
+use causeway_filters::Client;
 use causeway_filters::caller::Caller;
 use causeway_filters::forwarded::Forwarded;
-use causeway_filters::{Chain, Client};
 use causeway_model::traffic::EDGES_MAX;
-use causeway_model::{Edge, Name, Revision, ServiceKey, TrafficReport};
+use causeway_model::{Edge, Name, Protocol, Revision, ServiceKey, TrafficReport};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ use crate::listen::{self, Opened, Opening};
 use crate::own::OwnAddresses;
 use crate::plan::compile::Compiler;
 use crate::records::Sink;
-use crate::tls::MeshTls;
+use crate::tls::{MeshTls, Spoken};
 use crate::worker::{App, Scopes, Shared, Worker, lone_group, lone_service};
 use crate::{admin, limits, metrics, outbound, planner};
 
@@ -80,6 +80,7 @@ impl Proxy {
         }
         let (planned_sender, planned) = watch::channel(plan.revision);
         let records = options.records.map(Sink::start).transpose().map_err(Error::Thread)?;
+        let app = app_of(&role);
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             planned: planned.clone(),
@@ -89,14 +90,14 @@ impl Proxy {
             clock,
             origin,
             wall_at_origin: AtomicU64::new(0),
-            tls: credentials.map(|credentials| Arc::new(MeshTls::new(credentials))),
+            tls: credentials.map(|credentials| Arc::new(MeshTls::new(credentials, taken(app.as_ref())))),
             source: source.clone(),
             namespace: source.namespace.clone(),
             mesh_suffix: format!(".{}", options.mesh_suffix),
             wants: options.wants,
             wanted: parking_lot::Mutex::default(),
             records,
-            app: app_of(&role),
+            app,
             edge: vec![Arc::new(Forwarded), Arc::new(Caller)],
             outgoing: vec![Arc::new(Caller)],
             is_draining: AtomicBool::new(false),
@@ -390,6 +391,7 @@ async fn tidy(worker: Arc<Worker>) {
         if since > limits::IDLE / 4 {
             since = Duration::ZERO;
             worker.pool.tidy();
+            worker.spare.tidy();
             worker.shared.renew_wall();
         }
     }
@@ -407,19 +409,28 @@ fn source_of(role: &Role) -> ServiceKey {
 
 fn app_of(role: &Role) -> Option<App> {
     let Role::Sidecar(sidecar) = role else { return None };
-    let address = sidecar.app?;
-    let transport = match sidecar.protocol {
-        protocol if protocol.is_raw() => Transport::Tcp,
-        protocol if protocol.is_http2() => Transport::Http2,
-        _ => Transport::Http1,
+    let at = |address: SocketAddr, protocol: Protocol| {
+        let transport = match protocol {
+            protocol if protocol.is_raw() => Transport::Tcp,
+            protocol if protocol.is_http2() => Transport::Http2,
+            _ => Transport::Http1,
+        };
+        let group = lone_group(0, &address.ip().to_string(), address.port(), transport);
+        lone_service(sidecar.service.clone(), protocol, group)
     };
-    let group = lone_group(0, &address.ip().to_string(), address.port(), transport);
-    let filters: Chain = vec![Arc::new(Caller)];
-    Some(App {
-        service: lone_service(sidecar.service.clone(), sidecar.protocol, group),
-        filters,
-        gate: app_gate(),
-    })
+    let service = at(sidecar.app?, sidecar.protocol);
+    let main = sidecar.protocol.is_raw().then(|| (None, service.clone()));
+    let further = sidecar.tcp_ports.iter().map(|address| (Some(address.port()), at(*address, Protocol::Tcp)));
+    let raw = main.into_iter().chain(further).collect();
+    Some(App { service, filters: vec![Arc::new(Caller)], gate: app_gate(), raw })
+}
+
+/// What the mesh port takes: an app's requests or its bytes, as it speaks; never the one as the other.
+fn taken(app: Option<&App>) -> Vec<Spoken> {
+    let raw = app.map_or(&[][..], |app| &app.raw).iter().map(|(port, _)| Spoken::Tcp(*port));
+    let takes_http = app.is_none_or(|app| app.raw.iter().all(|(port, _)| port.is_some()));
+    let http = takes_http.then_some([Spoken::Http2, Spoken::Http1]);
+    http.into_iter().flatten().chain(raw).collect()
 }
 
 fn admin_listener(

@@ -22,10 +22,28 @@ pub(crate) const RATE_LIMITED: &str = "rate_limited";
 pub(crate) const SHED: &str = "shed";
 /// A policy wished that it fails.
 pub(crate) const FAULT_INJECTED: &str = "fault_injected";
+/// Nothing moved on a connection of bytes for longer than is allowed.
+pub(crate) const IDLE_LIMIT: &str = "idle_limit";
+/// A connection of bytes was still open when its proxy had to end.
+pub(crate) const DRAINED: &str = "drained";
 
 /// Words of our own.
-const OWN: &[&str] =
-    &[CLIENT_LEFT, TIME_LIMIT, UPSTREAM_BROKE, TUNNEL_BROKE, RATE_LIMITED, SHED, FAULT_INJECTED];
+const OWN: &[&str] = &[
+    CLIENT_LEFT,
+    TIME_LIMIT,
+    UPSTREAM_BROKE,
+    TUNNEL_BROKE,
+    RATE_LIMITED,
+    SHED,
+    FAULT_INJECTED,
+    IDLE_LIMIT,
+    DRAINED,
+];
+
+/// Whether a connection of bytes that ended with this reason failed by anybody's fault but its client's.
+pub(crate) fn is_failure(reason: &str) -> bool {
+    !matches!(reason, "" | CLIENT_LEFT | IDLE_LIMIT | DRAINED)
+}
 
 /// Whether a word may be written down as a reason.
 pub(crate) fn is_known(reason: &str) -> bool {

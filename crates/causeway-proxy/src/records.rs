@@ -80,6 +80,9 @@ pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, facts: &Facts, took: Dur
     plain(out, "reason", facts.reason);
     number(out, "duration_us", took.as_micros() as u64);
     number(out, "bytes", facts.bytes);
+    if let Some(carried) = facts.carried {
+        number(out, "bytes_from_client", carried);
+    }
     number(out, "attempts", u64::from(facts.attempts));
     plain(out, "route", facts.rule.as_ref().map_or("", |rule| &rule.label));
     if let Some(service) = &facts.service {

@@ -29,6 +29,12 @@ pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Reque
     Box::new(Settle { worker: worker.clone(), facts, in_flight: None, place: None, is_done: false })
 }
 
+/// Begins to write a connection of bytes down.
+pub(crate) fn start_raw(worker: &Arc<Worker>, inlet: &Arc<Inlet>) -> Box<Settle> {
+    let facts = Facts::of_bytes(inlet.clone());
+    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, place: None, is_done: false })
+}
+
 impl Settle {
     /// Settles; `trouble` says how the answer's body ended when not well.
     pub(crate) fn done(mut self: Box<Self>, trouble: &'static str) {

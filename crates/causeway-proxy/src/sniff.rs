@@ -60,6 +60,13 @@ impl<S> Rewound<S> {
     }
 }
 
+impl<S> Rewound<S> {
+    /// What was put back, and the stream.
+    pub(crate) fn into_parts(self) -> (Bytes, S) {
+        (self.first, self.stream)
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -32,6 +32,14 @@ tallies! {
     Ejection = "ejections";
     /// Mutual TLS or a door's TLS handshakes that failed.
     HandshakeFailure = "tls_handshake_failures";
+    /// Connections of bytes that ended.
+    RawConnection = "tcp_connections";
+    /// Connections of bytes that were not made, or that the service broke.
+    RawFailure = "tcp_connections_failed";
+    /// Bytes that clients sent on connections of bytes.
+    RawBytesSent = "tcp_bytes_sent";
+    /// Bytes that services sent on connections of bytes.
+    RawBytesReceived = "tcp_bytes_received";
     /// Failures that were too many to be told in full.
     UntoldFailure = "failures_untold";
 }

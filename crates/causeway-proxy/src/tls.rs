@@ -22,6 +22,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+use crate::mesh_tcp;
+
 const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
@@ -30,48 +32,81 @@ const HTTP1: &[u8] = b"http/1.1";
 pub(crate) struct MeshTls {
     credentials: Credentials,
     server: Arc<ServerConfig>,
-    /// By expected identity and whether HTTP/1.1 is asked for; bounded by the services that the plan names.
-    clients: parking_lot::Mutex<HashMap<(SpiffeId, bool), Arc<ClientConfig>>>,
+    /// By expected identity and what is to be spoken; bounded by the services and ports that the plan names.
+    clients: parking_lot::Mutex<HashMap<(SpiffeId, Spoken), Arc<ClientConfig>>>,
+    /// What is taken, in its order.
+    taken: Vec<Spoken>,
+}
+
+/// What is spoken on a mesh connection, agreed on in its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+    /// Bytes, for the app's main port or a further one.
+    Tcp(Option<u16>),
+}
+
+impl Spoken {
+    fn name(self) -> Vec<u8> {
+        match self {
+            Spoken::Http1 => HTTP1.into(),
+            Spoken::Http2 => H2.into(),
+            Spoken::Tcp(port) => mesh_tcp::name(port),
+        }
+    }
 }
 
 impl MeshTls {
-    pub(crate) fn new(credentials: Credentials) -> Self {
-        let server = mesh_server_config(&credentials, &[H2, HTTP1]);
-        MeshTls { credentials, server, clients: parking_lot::Mutex::default() }
+    /// For a proxy that takes these on its mesh port, and refuses whoever asks for anything else.
+    pub(crate) fn new(credentials: Credentials, taken: Vec<Spoken>) -> Self {
+        let names: Vec<Vec<u8>> = taken.iter().map(|spoken| spoken.name()).collect();
+        let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        let server = mesh_server_config(&credentials, &names);
+        MeshTls { credentials, server, clients: parking_lot::Mutex::default(), taken }
     }
 
-    /// Takes a mesh connection: the stream, who called, whether it speaks HTTP/2.
+    /// Takes a mesh connection: the stream, who called, what they want to speak.
     pub(crate) async fn accept(
         &self,
         stream: Stream,
-    ) -> io::Result<(server::TlsStream<Stream>, SpiffeId, bool)> {
+    ) -> io::Result<(server::TlsStream<Stream>, SpiffeId, Spoken)> {
         let stream = TlsAcceptor::from(self.server.clone()).accept(stream).await?;
         let connection = stream.get_ref().1;
-        let is_h2 = connection.alpn_protocol() == Some(H2);
+        // Who names nothing speaks HTTP/1.1, as everywhere (RFC 9112 section 9.7).
+        let asked = connection.alpn_protocol().unwrap_or(HTTP1);
+        let spoken = self.taken.iter().copied().find(|spoken| spoken.name() == asked);
+        let spoken =
+            spoken.ok_or_else(|| io::Error::other("the peer asked for nothing that is taken here"))?;
         let peer =
             peer_identity(connection).filter(|peer| peer.trust_domain == self.credentials.trust_domain());
         let peer =
             peer.ok_or_else(|| io::Error::other("the peer proved no identity of this trust domain"))?;
-        Ok((stream, peer, is_h2))
+        Ok((stream, peer, spoken))
     }
 
-    /// Makes `stream` a mesh connection to exactly `expected`.
+    /// Makes `stream` a mesh connection to exactly `expected`, on which `spoken` is spoken.
     pub(crate) async fn connect(
         &self,
         stream: Stream,
         expected: &SpiffeId,
-        wants_http1: bool,
+        spoken: Spoken,
     ) -> io::Result<client::TlsStream<Stream>> {
-        let config = self.client_config(expected, wants_http1);
-        TlsConnector::from(config).connect(unnamed_server(), stream).await
+        let config = self.client_config(expected, spoken);
+        let stream = TlsConnector::from(config).connect(unnamed_server(), stream).await?;
+        let agreed = stream.get_ref().1.alpn_protocol();
+        if matches!(spoken, Spoken::Tcp(_)) && agreed != Some(spoken.name().as_slice()) {
+            return Err(io::Error::other("the peer does not take bytes"));
+        }
+        Ok(stream)
     }
 
-    fn client_config(&self, expected: &SpiffeId, wants_http1: bool) -> Arc<ClientConfig> {
+    fn client_config(&self, expected: &SpiffeId, spoken: Spoken) -> Arc<ClientConfig> {
         let make = || {
-            let alpn: &[&[u8]] = if wants_http1 { &[HTTP1] } else { &[H2] };
-            mesh_client_config(&self.credentials, Expected::Service(expected.service.clone()), alpn)
+            let expected = Expected::Service(expected.service.clone());
+            mesh_client_config(&self.credentials, expected, &[&spoken.name()])
         };
-        self.clients.lock().entry((expected.clone(), wants_http1)).or_insert_with(make).clone()
+        self.clients.lock().entry((expected.clone(), spoken)).or_insert_with(make).clone()
     }
 }
 

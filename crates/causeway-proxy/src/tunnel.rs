@@ -12,31 +12,28 @@ use causeway_wire::ProxyError;
 use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
 use crate::answer::Answer;
 use crate::bell::Level;
 use crate::body::Inflow;
 use crate::inlet::Inlet;
-use crate::limits;
+use crate::leg::Leg;
 use crate::mesh_name::mesh_names;
-use crate::own::OwnAddresses;
 use crate::reason;
 use crate::reply::{give, refuse};
 use crate::settle::{Settle, start};
 use crate::sniff::Rewound;
 use crate::socket::Socket;
+use crate::tcp::{self, Target};
 use crate::worker::Worker;
-
-/// Copied at a time in each direction.
-const COPY_BYTES: usize = 32 * 1024;
 
 /// Joins a client's connection and a service's, both about to change their protocol.
 pub(crate) fn join(client: OnUpgrade, service: Rewound<Socket>, settle: Box<Settle>) {
-    run(settle, client, async move { Ok(service) });
+    let (first, socket) = service.into_parts();
+    run(settle, client, std::future::ready(Ok(Leg::behind(first, socket))));
 }
 
-/// Answers `CONNECT host:port`: a tunnel to a host outside the mesh.
+/// Answers `CONNECT host:port`: a tunnel to a host outside the mesh, or to a service of it that speaks no HTTP.
 pub(crate) async fn connect(
     worker: &Arc<Worker>,
     inlet: &Arc<Inlet>,
@@ -48,60 +45,54 @@ pub(crate) async fn connect(
     let Some((host, Some(port))) = authority else {
         return give(settle, *refuse(ProxyError::HttpRequestError, "CONNECT needs host:port"));
     };
-    if mesh_names(&host, &worker.shared.mesh_suffix, &worker.shared.namespace).is_some() {
-        let details =
-            format!("{host} is a service of the mesh: call it with http://{host}/, the mesh encrypts");
-        return give(settle, *refuse(ProxyError::HttpRequestError, &details));
-    }
-    let dialed = tokio::time::timeout(limits::CONNECT, worker.pool.dial_foreign(&host, port)).await;
-    match dialed {
-        Ok(Ok(stream)) => {
+    let target = match target(worker, &host, port).await {
+        Ok(target) => target,
+        Err((error, details)) => return give(settle, *refuse(error, &details)),
+    };
+    match tcp::reach(&mut settle, &target).await {
+        Ok(service) => {
             settle.status = 200;
-            run(settle, client, async move { Ok(stream) });
+            run(settle, client, std::future::ready(Ok(service)));
             Response::new(Answer::ours(bytes::Bytes::new(), None))
         }
-        Ok(Err(error)) if OwnAddresses::is_refusal(&error) => {
-            give(settle, *refuse(ProxyError::ProxyLoopDetected, &error.to_string()))
-        }
-        Ok(Err(error)) => {
-            let details = format!("cannot connect to {host}:{port}: {error}");
-            give(settle, *refuse(ProxyError::ConnectionRefused, &details))
-        }
-        Err(_) => {
-            let details = format!("cannot connect to {host}:{port} within {:?}", limits::CONNECT);
-            give(settle, *refuse(ProxyError::ConnectionTimeout, &details))
-        }
+        Err(none) => give(settle, *refuse(none.error, &none.details)),
     }
 }
 
-fn run<S>(
-    mut settle: Box<Settle>,
+async fn target(worker: &Worker, host: &str, port: u16) -> Result<Target, (ProxyError, String)> {
+    let shared = &worker.shared;
+    let Some(names) = mesh_names(host, &shared.mesh_suffix, &shared.namespace) else {
+        return Ok(Target::Foreign(worker.foreign(host, port)));
+    };
+    let unknown = || (ProxyError::DestinationNotFound, format!("no service {host} is known to the mesh"));
+    let service = shared.service_of(&names).await.ok_or_else(unknown)?;
+    if service.port(Some(port)).is_some_and(|port| !port.protocol.is_raw()) {
+        let details =
+            format!("{host} is a service of the mesh: call it with http://{host}/, the mesh encrypts");
+        return Err((ProxyError::HttpRequestError, details));
+    }
+    Ok(Target::Service(service, Some(port)))
+}
+
+fn run(
+    settle: Box<Settle>,
     client: OnUpgrade,
-    service: impl Future<Output = std::io::Result<S>> + Send + 'static,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+    service: impl Future<Output = std::io::Result<Leg>> + Send + 'static,
+) {
     let scopes = settle.worker.scopes.clone();
     let ended = scopes.bell.rung(Level::End);
     scopes.connections.spawn("tunnel", OnFailure::Log, async move {
-        let copy = async {
-            let (client, mut service) = (client.await.map_err(std::io::Error::other)?, service.await?);
-            let mut client = TokioIo::new(client);
-            copy_bidirectional_with_sizes(&mut client, &mut service, COPY_BYTES, COPY_BYTES).await
-        };
-        let copied = tokio::select! {
-            biased;
-            () = ended => Err(std::io::ErrorKind::Interrupted.into()),
-            copied = copy => copied,
-        };
-        let trouble = match copied {
-            Ok((_, to_client)) => {
-                settle.bytes = to_client;
-                ""
-            }
-            Err(_) => reason::TUNNEL_BROKE,
-        };
-        settle.done(trouble);
+        let both = async { Ok::<_, std::io::Error>((upgraded(client).await?, service.await?)) };
+        let both = tokio::select! { biased; () = ended => None, both = both => both.ok() };
+        match both {
+            Some((client, service)) => tcp::carry(settle, client, service).await,
+            None => settle.done(reason::TUNNEL_BROKE),
+        }
         Ok(())
     });
+}
+
+async fn upgraded(connection: OnUpgrade) -> std::io::Result<Leg> {
+    let connection = connection.await.map_err(std::io::Error::other)?;
+    Ok(Leg::other(TokioIo::new(connection)))
 }

@@ -29,6 +29,7 @@ use crate::own::OwnAddresses;
 use crate::plan::{Plan, Port, Service};
 use crate::pool::Pool;
 use crate::records::Sink;
+use crate::spare::Spare;
 use crate::tls::MeshTls;
 
 /// What all workers of a proxy share: read, or written so seldom that nobody waits.
@@ -68,6 +69,15 @@ pub(crate) struct App {
     pub filters: Chain,
     /// How many requests it gets at once when no policy says so.
     pub gate: Arc<Gate>,
+    /// Ports that take bytes, as callers name them: the main one, and further ones by number.
+    pub raw: Vec<(Option<u16>, Arc<Service>)>,
+}
+
+impl App {
+    /// Whether a service of one endpoint is this app.
+    pub(crate) fn has(&self, service: &Arc<Service>) -> bool {
+        Arc::ptr_eq(&self.service, service) || self.raw.iter().any(|(_, raw)| Arc::ptr_eq(raw, service))
+    }
 }
 
 /// How tasks of the data path end: first no new connections, then those that are there finish, then force.
@@ -89,6 +99,7 @@ pub(crate) struct Scopes {
 pub(crate) struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Pool,
+    pub spare: Spare,
     pub ledger: Ledger,
     /// The proxy's, made anew for each worker: field values of one origin share a counter, which all workers would write.
     pub pseudonym: Pseudonym,
@@ -135,6 +146,12 @@ impl Shared {
         Box::pin(self.wait_for(key)).await
     }
 
+    /// The service that a host name means, which may be one of several: the first that is known, else the likeliest is asked for.
+    pub(crate) async fn service_of(&self, names: &[ServiceKey]) -> Option<Arc<Service>> {
+        let known = names.iter().find(|key| self.plan.load().service(key).is_some());
+        self.service(known.or_else(|| names.first())?).await
+    }
+
     async fn wait_for(&self, key: &ServiceKey) -> Option<Arc<Service>> {
         self.want(key);
         let mut planned = self.planned.clone();
@@ -159,6 +176,7 @@ impl Worker {
         Arc::new(Worker {
             shared,
             pool,
+            spare: Spare::default(),
             ledger: Ledger::new(),
             pseudonym,
             scopes,

@@ -16,5 +16,7 @@ mod resilience;
 mod review_attempts;
 #[path = "whole/review_pipeline.rs"]
 mod review_pipeline;
+#[path = "whole/tcp.rs"]
+mod tcp;
 #[path = "whole/telemetry.rs"]
 mod telemetry;

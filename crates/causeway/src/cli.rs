@@ -226,6 +226,9 @@ pub(crate) struct App {
     /// What the app speaks on its port
     #[arg(long, env = "CAUSEWAY_PROTOCOL", default_value = "http")]
     pub(crate) protocol: Protocol,
+    /// A further port of the app that takes TCP; the Service document names it with protocol TCP. May be given several times
+    #[arg(long, env = "CAUSEWAY_TCP_PORT", value_delimiter = ',', value_name = "NAME:APP_PORT")]
+    pub(crate) tcp_port: Vec<String>,
     /// Version of the app, for routing by version
     #[arg(long = "version", env = "CAUSEWAY_VERSION", default_value = "", value_name = "V")]
     pub(crate) version: String,
@@ -254,6 +257,10 @@ pub(crate) enum Protocol {
     Http,
     H2c,
     Grpc,
+    /// Bytes: nothing of HTTP is looked for
+    Tcp,
+    /// TLS of the app's own, which is not opened
+    Tls,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 //! Invariant: identity -> configuration -> app -> ready -> registered; on exit withdrawn -> acknowledged -> drained -> stopped.
 //! Not here: the data path (`causeway-proxy`), the streams (`causeway-xds`), starting the app (`app`).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub(crate) async fn run(api: &str, app: App, join: Join, command: Vec<String>) -
     if app.name.is_none() {
         bail!("`run` wants --name: the service that the app is an instance of");
     }
+    check(&app)?;
     Process::start(api, Part::Sidecar(Box::new(app)), join).await?.serve(Some(command)).await
 }
 
@@ -70,7 +72,10 @@ pub(crate) async fn run(api: &str, app: App, join: Join, command: Vec<String>) -
 pub(crate) async fn proxy(api: &str, gateway: Option<String>, app: App, join: Join) -> Result<ExitCode> {
     let part = match (gateway, &app.name) {
         (Some(name), _) => Part::Gateway(Name::new(&name)?),
-        (None, Some(_)) => Part::Sidecar(Box::new(app)),
+        (None, Some(_)) => {
+            check(&app)?;
+            Part::Sidecar(Box::new(app))
+        }
         (None, None) => {
             bail!("`proxy` wants --gateway NAME, or --name SERVICE (with --port when the app takes calls)")
         }
@@ -78,10 +83,21 @@ pub(crate) async fn proxy(api: &str, gateway: Option<String>, app: App, join: Jo
     Process::start(api, part, join).await?.serve(None).await
 }
 
+fn check(app: &App) -> Result<()> {
+    if app.health.is_some() && protocol(app.protocol).is_raw() {
+        bail!(
+            "--health asks the app by HTTP, which it does not speak: leave it out, and it is ready when its port takes connections"
+        );
+    }
+    Ok(())
+}
+
 struct Process {
     part: Part,
     service: ServiceKey,
     instance: InstanceId,
+    /// Further ports of the app, by name.
+    tcp_ports: BTreeMap<String, u16>,
     proxy: Proxy,
     hold: Hold,
     clock: Clock,
@@ -131,6 +147,7 @@ impl Process {
             Part::Gateway(_) => causeway_xds::Role::Gateway(service.clone()),
         };
         let upstreams = upstreams(&part, &service)?;
+        let tcp_ports = tcp_ports(&part)?;
         let wants = upstreams.iter().map(|(key, _)| key.clone()).collect();
         let config = ClientConfig { node_id: instance.to_string(), role, wants, last };
         let pictures = PictureClient::start(config, link.clone(), &clock, &seed, &scope);
@@ -158,7 +175,7 @@ impl Process {
             }
         });
         let options = causeway_proxy::Options {
-            role: proxy_role(&part, &service, upstreams, &me)?,
+            role: proxy_role(&part, &service, upstreams, &tcp_ports, &me)?,
             net: Net::tcp(),
             clock: clock.clone(),
             seed: seed.fork(),
@@ -176,7 +193,8 @@ impl Process {
         kept.keep_me(&Self_ { instance: me.instance, inbound, outbound, admin });
         tracing::info!(%service, %instance, addresses = ?proxy.addresses(), ?inbound, ?outbound, ?admin, "the proxy serves");
         report_traffic(&proxy, &hold, &scope);
-        Ok(Process { part, service, instance, proxy, hold, clock, scope, drain: join.drain.drain })
+        let drain = join.drain.drain;
+        Ok(Process { part, service, instance, tcp_ports, proxy, hold, clock, scope, drain })
     }
 
     /// Serves until it is told to stop or the app ends.
@@ -262,7 +280,7 @@ impl Process {
             key: InstanceKey { service: self.service.clone(), id: self.instance.clone() },
             address: address.clone(),
             port,
-            ports: Default::default(),
+            ports: self.tcp_ports.clone(),
             protocol: protocol(app.protocol),
             version: app.version.clone(),
             tags: app.tag.iter().cloned().collect(),
@@ -298,6 +316,8 @@ fn protocol(protocol: Protocol) -> causeway_model::Protocol {
         Protocol::Http => causeway_model::Protocol::Http,
         Protocol::H2c => causeway_model::Protocol::H2c,
         Protocol::Grpc => causeway_model::Protocol::Grpc,
+        Protocol::Tcp => causeway_model::Protocol::Tcp,
+        Protocol::Tls => causeway_model::Protocol::Tls,
     }
 }
 
@@ -348,10 +368,32 @@ fn upstreams(part: &Part, service: &ServiceKey) -> Result<Vec<(ServiceKey, Socke
     app.upstream.iter().map(read).collect()
 }
 
+/// Further ports of the app, by name.
+fn tcp_ports(part: &Part) -> Result<BTreeMap<String, u16>> {
+    let Part::Sidecar(app) = part else { return Ok(BTreeMap::new()) };
+    if !app.tcp_port.is_empty() && app.port.is_none() {
+        bail!("--tcp-port names further ports of the app: its first one is --port");
+    }
+    let mut ports = BTreeMap::new();
+    for text in &app.tcp_port {
+        let (name, port) =
+            text.split_once(':').with_context(|| format!("--tcp-port {text:?} is not NAME:APP_PORT"))?;
+        let port = port.parse().with_context(|| format!("--tcp-port {text:?}: {port:?} is not a port"))?;
+        if Some(port) == app.port {
+            bail!("--tcp-port {text:?} is the app's first port, which speaks as --protocol says");
+        }
+        if ports.insert(Name::new(name)?.to_string(), port).is_some() {
+            bail!("--tcp-port names {name} twice");
+        }
+    }
+    Ok(ports)
+}
+
 fn proxy_role(
     part: &Part,
     service: &ServiceKey,
     upstreams: Vec<(ServiceKey, SocketAddr)>,
+    tcp_ports: &BTreeMap<String, u16>,
     me: &Self_,
 ) -> Result<causeway_proxy::Role> {
     let Part::Sidecar(app) = part else {
@@ -371,7 +413,9 @@ fn proxy_role(
         protocol: protocol(app.protocol),
         inbound: app.port.map(|_| inbound),
         outbound: Some(outbound),
+        tcp_ports: tcp_ports.values().copied().map(loopback).collect(),
         upstreams,
+        transparent: vec![],
         may_move: true,
     }))
 }

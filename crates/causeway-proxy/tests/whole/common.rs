@@ -87,9 +87,11 @@ pub(crate) fn sidecar_role(house: &House, service: &str, app: Option<&App>) -> S
         service: House::key(service),
         app: app.map(App::address),
         protocol: Protocol::Http,
+        tcp_ports: vec![],
         inbound: app.map(|_| host),
         outbound: Some(SocketAddr::new("127.0.0.1".parse().unwrap(), 0)),
         upstreams: vec![],
+        transparent: vec![],
         may_move: false,
     }
 }

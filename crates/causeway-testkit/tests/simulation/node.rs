@@ -141,9 +141,11 @@ impl Node {
             service: House::key(APP),
             app: Some(self.app.address()),
             protocol: Protocol::Http,
+            tcp_ports: vec![],
             inbound: Some(self.inbound),
             outbound: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)),
             upstreams: vec![],
+            transparent: vec![],
             may_move: false,
         };
         let mut options = causeway_proxy::Options::new(Role::Sidecar(role), pictures.snapshot());
