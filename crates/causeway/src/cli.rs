@@ -79,9 +79,17 @@ pub(crate) enum Verb {
         #[arg(long, default_value = "10s", value_parser = parse_duration)]
         timeout: Duration,
     },
-    /// Say what an error code means and what to do
+    /// Say why a request failed, or which failed lately
+    Why(Why),
+    /// Show live requests as they end
+    Tap(Tap),
+    /// Show rate, success, latency and retries of the last seconds
+    Top(Top),
+    /// Show a trace, or the newest
+    Trace(Trace),
+    /// Say what an error code or a failed request's reason means and what to do
     Explain {
-        /// The code, such as CW-1003
+        /// The code, such as CW-1003, or the reason, such as connection_refused
         code: String,
     },
     /// Make join tokens
@@ -321,6 +329,114 @@ pub(crate) struct Get {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) namespace: Namespace,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    /// `x-request-id` of its answer, or the id of its trace; the newest failures when not given
+    pub(crate) request_id: Option<String>,
+    /// Without an id: only failures of this service
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
+    /// Without an id: only failures of this namespace
+    #[arg(long, short = 'n')]
+    pub(crate) namespace: Option<String>,
+    /// Without an id: how many
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u16,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tap {
+    /// Only calls of this service
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Only calls of services of this namespace
+    #[arg(long, short = 'n')]
+    pub(crate) namespace: Option<String>,
+    /// Only calls by this service
+    #[arg(long, value_name = "CALLER")]
+    pub(crate) from: Option<String>,
+    /// Only answers of this status: 503, 5xx, 400-499, or 0 for none
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// Only paths that begin so
+    #[arg(long)]
+    pub(crate) path: Option<String>,
+    /// Only this method
+    #[arg(long)]
+    pub(crate) method: Option<String>,
+    /// As seen by a gateway, beside the caller, beside the callee, or in the house; everywhere but beside the callee when not given
+    #[arg(long)]
+    pub(crate) side: Option<String>,
+    /// Requests a second, at most
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) max_rate: u32,
+    /// Stop after this many
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
+    /// Stop after this time
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub(crate) stop_after: Option<Duration>,
+    /// How to print; JSON is one line each
+    #[arg(long, short = 'o', default_value = "table")]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// By callee (service), or by caller and callee (edge)
+    #[arg(long, default_value = "edge")]
+    pub(crate) by: TopBy,
+    /// Only calls to or from this service
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Only calls to or from this namespace
+    #[arg(long, short = 'n')]
+    pub(crate) namespace: Option<String>,
+    /// How often it is shown anew
+    #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
+    pub(crate) interval: Duration,
+    /// The last so many seconds are added up (at most 10)
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
+    pub(crate) window: Duration,
+    /// Show it once and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How to print
+    #[arg(long, short = 'o', default_value = "table")]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopBy {
+    Edge,
+    Service,
+}
+
+impl TopBy {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            TopBy::Edge => "edge",
+            TopBy::Service => "service",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Its id, 32 hexadecimal digits; the newest traces when not given
+    pub(crate) trace_id: Option<String>,
+    /// Without an id: only traces that this service had a part in
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Without an id: how many
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u16,
     #[command(flatten)]
     pub(crate) output: Output,
 }

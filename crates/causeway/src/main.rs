@@ -31,7 +31,7 @@ use causeway_base::telemetry::{LogFormat, init_log};
 
 use cli::{Cli, TokenVerb, Verb};
 use client::Client;
-use commands::{apply, event, explain, get, saga, token, wait};
+use commands::{apply, event, explain, get, saga, tap, token, top, trace, wait, why};
 
 /// Idle memory counts on every sidecar; speed counts on the data path: measured, it takes 6 to 10 % of a request's CPU.
 #[global_allocator]
@@ -87,6 +87,10 @@ async fn perform(cli: Cli) -> Result<ExitCode> {
         }
         Verb::Wait { rev, timeout } => wait::wait(&client()?, rev, timeout).await?,
         Verb::Explain { code } => explain::explain(&code)?,
+        Verb::Why(verb) => why::why(&client()?, verb).await?,
+        Verb::Tap(verb) => tap::tap(&client()?, verb).await?,
+        Verb::Top(verb) => top::top(&client()?, verb).await?,
+        Verb::Trace(verb) => trace::trace(&client()?, verb).await?,
         Verb::Token(TokenVerb::Create { name, namespace, ttl }) => {
             println!("{}", token::create(&client()?, &namespace.namespace, &name, ttl).await?);
         }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use comfy_table::Table;
 use http::{HeaderMap, Method};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::print::{cell, print, table};
+use super::stream::Events;
 use crate::cli::EventVerb;
 use crate::client::Client;
 
@@ -36,7 +36,7 @@ pub(crate) async fn event(client: &Client, verb: EventVerb) -> Result<()> {
         EventVerb::Tail { topic, from, limit, namespace } => {
             let from = from.as_deref().unwrap_or("latest");
             let path = format!("/v1/namespaces/{}/topics/{topic}/events?from={from}", namespace.namespace);
-            tail(client.stream(&path).await?, limit.unwrap_or(u64::MAX)).await?;
+            tail(Events::new(client.stream(&path).await?), limit.unwrap_or(u64::MAX)).await?;
         }
         EventVerb::Lag { topic, namespace, output } => {
             let path = format!("/v1/namespaces/{}/topics/{topic}", namespace.namespace);
@@ -62,23 +62,14 @@ pub(crate) async fn event(client: &Client, verb: EventVerb) -> Result<()> {
     Ok(())
 }
 
-/// Prints the `data:` lines of a stream of server-sent events.
-async fn tail(mut body: hyper::body::Incoming, limit: u64) -> Result<()> {
-    let (mut pending, mut printed) = (Vec::new(), 0);
-    while printed < limit {
-        let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|error| anyhow!("the stream broke: {error}"))?;
-        pending.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            if let Some(data) = String::from_utf8_lossy(&line).strip_prefix("data:") {
-                println!("{}", data.trim());
-                printed += 1;
-            }
-            if printed == limit {
-                return Ok(());
-            }
-        }
+/// Prints the data of a stream of server-sent events.
+async fn tail(mut events: Events, limit: u64) -> Result<()> {
+    let mut printed = 0;
+    while printed < limit
+        && let Some((_, data)) = events.next().await?
+    {
+        println!("{data}");
+        printed += 1;
     }
     Ok(())
 }
