@@ -38,10 +38,12 @@ pub(crate) async fn tap(client: &Client, tap: Tap) -> Result<()> {
         };
         let value: Value = serde_json::from_str(&data)?;
         match name.as_str() {
-            "request" if pace.takes(Instant::now()) => {
-                show(&value, tap.output)?;
-                shown += 1;
-            }
+            "request" if pace.takes(Instant::now()) => match show(&value, tap.output) {
+                Ok(()) => shown += 1,
+                // Whoever read it (`| head`) has seen enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                Err(error) => return Err(error.into()),
+            },
             "lost" => pace.left_out += value["count"].as_u64().unwrap_or(0),
             _ => {}
         }
@@ -93,7 +95,7 @@ fn path(tap: &Tap) -> String {
     path
 }
 
-fn show(value: &Value, format: Format) -> Result<()> {
+fn show(value: &Value, format: Format) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{value}")?,
@@ -119,8 +121,7 @@ fn show(value: &Value, format: Format) -> Result<()> {
             )?;
         }
     }
-    out.flush()?;
-    Ok(())
+    out.flush()
 }
 
 fn line(cells: [&str; 8]) -> String {

@@ -175,7 +175,8 @@ fn tried(attempt: &Value) -> String {
         (None, error, details) => format!("{error}: {details}"),
     };
     let (after, took) = (millis(&attempt["afterMs"]), millis(&attempt["durationMs"]));
-    format!("{endpoint} at {address} ({transport}), begun after {after:.1} ms, took {took:.1} ms: {end}")
+    let place = if endpoint == address { address.to_owned() } else { format!("{endpoint} at {address}") };
+    format!("{place} ({transport}), begun after {after:.1} ms, took {took:.1} ms: {end}")
 }
 
 fn millis(value: &Value) -> f64 {
