@@ -1,6 +1,6 @@
 //! Sidecars at the registry's door: what they say over their streams becomes commands.
 //!
-//! In:    words of proven peers.      Out: commands to the registry; reports to [`Traffic`].
+//! In:    words of proven peers.      Out: commands to the registry; reports to [`Observed`].
 //! Owner: the control port.
 //! Invariant: a registration lives as long as the stream it came by; the loss of a stream is said once, for its own epoch.
 //! Not here: which service a peer may speak for (`causeway-xds` has checked it), leases (`causeway-registry`).
@@ -10,27 +10,29 @@ use std::sync::Arc;
 
 use causeway_base::outbound::Pending;
 use causeway_model::{
-    Epoch, Health, Instance, InstanceKey, Lease, Origin, Revision, SpiffeId, TrafficReport,
+    Epoch, Health, Instance, InstanceKey, Lease, Observations, Origin, Revision, SpiffeId, Taps,
+    TrafficReport,
 };
 use causeway_registry::{Command, ConnectionId, Kind, Owner, Registration, Registry};
 use causeway_xds::{Held, Presence, Reason, Refused};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use crate::traffic::Traffic;
+use crate::observed::Observed;
 
 /// See the [module](self). Cheap to clone.
 #[derive(Clone)]
 pub struct Doorkeeper {
     registry: Registry,
-    traffic: Traffic,
+    observed: Observed,
     /// Which connection keeps which registration; bounded by the streams that are open.
     connections: Arc<Mutex<HashMap<(InstanceKey, Epoch), ConnectionId>>>,
 }
 
 impl Doorkeeper {
     /// A doorkeeper of this registry.
-    pub fn new(registry: Registry, traffic: Traffic) -> Self {
-        Doorkeeper { registry, traffic, connections: Arc::default() }
+    pub fn new(registry: Registry, observed: Observed) -> Self {
+        Doorkeeper { registry, observed, connections: Arc::default() }
     }
 
     async fn registered(&self, peer: SpiffeId, instance: Instance) -> Result<Held, Refused> {
@@ -114,7 +116,15 @@ impl Presence for Doorkeeper {
     }
 
     fn traffic(&self, _peer: SpiffeId, report: TrafficReport) {
-        self.traffic.add(report);
+        self.observed.traffic(report);
+    }
+
+    fn observed(&self, peer: SpiffeId, seen: Observations) {
+        self.observed.seen(&peer.service.to_string(), seen);
+    }
+
+    fn taps(&self) -> watch::Receiver<Arc<Taps>> {
+        self.observed.live.wanted()
     }
 }
 

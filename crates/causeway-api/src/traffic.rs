@@ -48,6 +48,57 @@ pub struct Flow {
     pub latency_ms_max: f64,
 }
 
+/// Golden signals of the calls to one service, or of one service to another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// Who called; none when all callers are added up.
+    pub source: Option<ServiceKey>,
+    /// Who was called.
+    pub target: ServiceKey,
+    /// Calls per second.
+    pub rate: f64,
+    /// Failed calls per second.
+    pub failure_rate: f64,
+    /// Share of calls that did not fail, 0 to 1.
+    pub success: f64,
+    /// Further attempts per second.
+    pub retry_rate: f64,
+    /// Mean duration in milliseconds.
+    pub latency_ms: f64,
+    /// What 50, 95 and 99 of a hundred calls did not exceed, in milliseconds; nothing when proxies do not tell.
+    pub quantiles_ms: [Option<f64>; 3],
+    /// Longest duration in milliseconds.
+    pub latency_ms_max: f64,
+}
+
+/// How calls are added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// By caller and callee.
+    Edge,
+    /// By callee.
+    Service,
+}
+
+impl Signal {
+    fn new(edge: Edge, by: By, span: f64) -> Self {
+        let calls = edge.requests.max(1) as f64;
+        let quantile =
+            |share| edge.latencies.quantile(share).map(|us| us.min(edge.micros_max) as f64 / 1000.0);
+        Signal {
+            source: (by == By::Edge).then_some(edge.source),
+            rate: edge.requests as f64 / span,
+            failure_rate: edge.failures as f64 / span,
+            success: 1.0 - edge.failures as f64 / calls,
+            retry_rate: edge.retries as f64 / span,
+            latency_ms: edge.micros as f64 / 1000.0 / calls,
+            quantiles_ms: [0.5, 0.95, 0.99].map(quantile),
+            latency_ms_max: edge.micros_max as f64 / 1000.0,
+            target: edge.target,
+        }
+    }
+}
+
 impl Traffic {
     /// Nothing seen yet.
     pub fn new(clock: Clock) -> Self {
@@ -67,11 +118,36 @@ impl Traffic {
             let is_room = second.edges.len() < PAIRS_MAX;
             let pair = (edge.source.clone(), edge.target.clone());
             match second.edges.get_mut(&pair) {
-                Some(sum) => sum_up(sum, &edge),
+                Some(sum) => sum.add(&edge),
                 None if is_room => drop(second.edges.insert(pair, edge)),
                 None => {}
             }
         }
+    }
+
+    /// Golden signals of the last `window` (at most [`WINDOW`], at least a second) of the calls that are `wanted`, by source and
+    /// target.
+    pub fn signals(
+        &self,
+        window: Duration,
+        by: By,
+        wanted: impl Fn(&ServiceKey, &ServiceKey) -> bool,
+    ) -> Vec<Signal> {
+        let window = window.clamp(Duration::from_secs(1), WINDOW);
+        let now = self.clock.instant();
+        let mut seconds = self.seconds.lock();
+        forget(&mut seconds, now);
+        let mut sums: BTreeMap<(Option<ServiceKey>, ServiceKey), Edge> = BTreeMap::new();
+        let recent = seconds.iter().filter(|second| now - second.began <= window);
+        for ((source, target), edge) in recent.flat_map(|second| &second.edges) {
+            if !wanted(source, target) {
+                continue;
+            }
+            let key = ((by == By::Edge).then(|| source.clone()), target.clone());
+            let new = || Edge::new(source.clone(), target.clone());
+            sums.entry(key).or_insert_with(new).add(edge);
+        }
+        sums.into_values().map(|edge| Signal::new(edge, by, window.as_secs_f64())).collect()
     }
 
     /// The flows of the last [`WINDOW`], by source and target.
@@ -82,7 +158,7 @@ impl Traffic {
         let mut sums: BTreeMap<(ServiceKey, ServiceKey), Edge> = BTreeMap::new();
         for (pair, edge) in seconds.iter().flat_map(|second| &second.edges) {
             match sums.get_mut(pair) {
-                Some(sum) => sum_up(sum, edge),
+                Some(sum) => sum.add(edge),
                 None => drop(sums.insert(pair.clone(), edge.clone())),
             }
         }
@@ -105,13 +181,6 @@ fn forget(seconds: &mut VecDeque<Second>, now: Instant) {
     }
 }
 
-fn sum_up(sum: &mut Edge, edge: &Edge) {
-    sum.requests = sum.requests.saturating_add(edge.requests);
-    sum.failures = sum.failures.saturating_add(edge.failures);
-    sum.micros = sum.micros.saturating_add(edge.micros);
-    sum.micros_max = sum.micros_max.max(edge.micros_max);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,12 +188,11 @@ mod tests {
     fn report(requests: u64) -> TrafficReport {
         let key = |name| ServiceKey::parse("default", name).unwrap();
         let edge = Edge {
-            source: key("a"),
-            target: key("b"),
             requests,
             failures: 1,
             micros: 2000 * requests,
             micros_max: 3000,
+            ..Edge::new(key("a"), key("b"))
         };
         TrafficReport { edges: vec![edge] }
     }

@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::latencies::Latencies;
 use crate::names::ServiceKey;
 
 /// Calls from one service to another within one report's time.
@@ -25,6 +26,40 @@ pub struct Edge {
     /// The longest, in microseconds.
     #[n(5)]
     pub micros_max: u64,
+    /// Their durations by bucket; since 0.2, empty from older proxies.
+    #[n(6)]
+    #[cbor(default)]
+    pub latencies: Latencies,
+    /// Attempts after the first of each; since 0.2.
+    #[n(7)]
+    #[cbor(default)]
+    pub retries: u64,
+}
+
+impl Edge {
+    /// No calls yet.
+    pub fn new(source: ServiceKey, target: ServiceKey) -> Self {
+        Edge {
+            source,
+            target,
+            requests: 0,
+            failures: 0,
+            micros: 0,
+            micros_max: 0,
+            latencies: Latencies::default(),
+            retries: 0,
+        }
+    }
+
+    /// Adds what another report says of the same pair.
+    pub fn add(&mut self, other: &Edge) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.micros = self.micros.saturating_add(other.micros);
+        self.micros_max = self.micros_max.max(other.micros_max);
+        self.latencies.add(&other.latencies);
+        self.retries = self.retries.saturating_add(other.retries);
+    }
 }
 
 /// What one proxy saw since its last report; sent once a second, only when there is something to say.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_model::{Failure, ServiceKey, Timestamp};
+use causeway_model::{Edge, Failure, LATENCY_BUCKETS, Latencies, ServiceKey, Timestamp, latency_bucket};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ pub(crate) struct Cell {
     pub service: Option<ServiceKey>,
     pub counts: Counts,
     budget: Budget,
-    edge: EdgeCounts,
+    edge: Option<Box<EdgeCounts>>,
 }
 
 /// Counts of ended requests.
@@ -85,12 +85,38 @@ impl Default for Telling {
 }
 
 /// Counts since the last traffic report.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct EdgeCounts {
     pub requests: u64,
     pub failures: u64,
     pub micros: u64,
     pub micros_max: u64,
+    pub retries: u64,
+    latencies: [u32; LATENCY_BUCKETS],
+}
+
+impl Default for EdgeCounts {
+    fn default() -> Self {
+        let latencies = [0; LATENCY_BUCKETS];
+        EdgeCounts { requests: 0, failures: 0, micros: 0, micros_max: 0, retries: 0, latencies }
+    }
+}
+
+impl EdgeCounts {
+    fn add(&mut self, status: u16, micros: Micros) {
+        self.requests += 1;
+        self.failures += u64::from(status == 0 || status >= 500);
+        self.micros += micros;
+        self.micros_max = self.micros_max.max(micros);
+        self.latencies[latency_bucket(micros)] += 1;
+    }
+
+    /// As it is reported.
+    pub(crate) fn into_edge(self, source: ServiceKey, target: ServiceKey) -> Edge {
+        let EdgeCounts { requests, failures, micros, micros_max, retries, latencies } = self;
+        let latencies = Latencies::of(&latencies);
+        Edge { source, target, requests, failures, micros, micros_max, latencies, retries }
+    }
 }
 
 impl Counts {
@@ -142,10 +168,7 @@ impl Ledger {
                     cell.service = Some(service.key.clone());
                 }
                 cell.counts.add(facts.status, micros);
-                cell.edge.requests += 1;
-                cell.edge.failures += u64::from(facts.status == 0 || facts.status >= 500);
-                cell.edge.micros += micros;
-                cell.edge.micros_max = cell.edge.micros_max.max(micros);
+                cell.edge.get_or_insert_default().add(facts.status, micros);
             }
             Some(_) => pages.inbound.add(facts.status, micros),
             None => pages.other.add(facts.status, micros),
@@ -180,7 +203,13 @@ impl Ledger {
     pub(crate) fn count(&self, number: Option<usize>, what: Tally) {
         let mut pages = self.pages.lock();
         let tallies = match number {
-            Some(number) => &mut pages.cell(number).counts.tallies,
+            Some(number) => {
+                let cell = pages.cell(number);
+                if what == Tally::Retry {
+                    cell.edge.get_or_insert_default().retries += 1;
+                }
+                &mut cell.counts.tallies
+            }
             None => &mut pages.tallies,
         };
         tallies[what as usize] += 1;
@@ -209,9 +238,8 @@ impl Ledger {
     /// What was counted since the last call.
     pub(crate) fn take_edges(&self, mut take: impl FnMut(&ServiceKey, EdgeCounts)) {
         for cell in &mut self.pages.lock().cells {
-            let edge = std::mem::take(&mut cell.edge);
-            if let (Some(service), true) = (&cell.service, edge.requests > 0) {
-                take(service, edge);
+            if let (Some(service), Some(edge)) = (&cell.service, cell.edge.take()) {
+                take(service, *edge);
             }
         }
     }

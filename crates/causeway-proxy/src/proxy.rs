@@ -5,6 +5,7 @@
 //! Invariant: `start` returns when every fixed address is open; `drain` stops accepting, lets finish, then uses force.
 //! Not here: the tasks themselves (`listen`, `planner`, `doors`, `admin`).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,7 +18,7 @@ use causeway_filters::Client;
 use causeway_filters::caller::Caller;
 use causeway_filters::forwarded::Forwarded;
 use causeway_model::traffic::EDGES_MAX;
-use causeway_model::{Edge, Name, Protocol, Revision, ServiceKey, TrafficReport};
+use causeway_model::{Edge, Name, Observations, Protocol, Revision, ServiceKey, TrafficReport};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -268,27 +269,30 @@ impl Proxy {
 
     /// Calls that ended since the last report.
     pub fn traffic(&self) -> TrafficReport {
-        let mut edges: Vec<Edge> = Vec::new();
+        let mut edges: BTreeMap<ServiceKey, Edge> = BTreeMap::new();
         for worker in &self.inner.workers {
             worker.ledger.take_edges(|target, counts| {
-                let at = match edges.iter().position(|edge| edge.target == *target) {
-                    Some(at) => at,
-                    None if edges.len() < EDGES_MAX => {
-                        let (source, target) = (self.inner.source.clone(), target.clone());
-                        let (requests, failures, micros, micros_max) = (0, 0, 0, 0);
-                        edges.push(Edge { source, target, requests, failures, micros, micros_max });
-                        edges.len() - 1
-                    }
-                    None => edges.len() - 1,
-                };
-                let edge = &mut edges[at];
-                edge.requests += counts.requests;
-                edge.failures += counts.failures;
-                edge.micros += counts.micros;
-                edge.micros_max = edge.micros_max.max(counts.micros_max);
+                let edge = counts.into_edge(self.inner.source.clone(), target.clone());
+                let is_full = edges.len() >= EDGES_MAX && !edges.contains_key(target);
+                let known = if is_full { edges.values_mut().next_back() } else { edges.get_mut(target) };
+                match known {
+                    Some(known) => known.add(&edge),
+                    None => drop(edges.insert(target.clone(), edge)),
+                }
             });
         }
+        let edges = edges.into_values().collect();
         TrafficReport { edges }
+    }
+
+    /// Single requests that somebody should hear of, since the last call: those that failed.
+    pub fn observations(&self) -> Observations {
+        let mut seen = Observations::default();
+        for worker in &self.inner.workers {
+            let failures = worker.ledger.take_failures();
+            seen.failures.extend(failures.into_iter().map(Arc::unwrap_or_clone));
+        }
+        seen
     }
 
     /// The counts of all workers, for Prometheus.

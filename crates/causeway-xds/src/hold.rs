@@ -1,6 +1,7 @@
 //! `Presence/Hold`, the client's side: says that an instance is there, and again after each reconnect, until it is withdrawn.
 //!
-//! In:    words of the roof (register, health, drain, withdraw), calls that the proxy saw.      Out: the registry's answers.
+//! In:    words of the roof (register, health, drain, withdraw), calls that the proxy saw.      Out: the registry's answers; which
+//!        live requests somebody wants to see.
 //! Owner: the roof starts one for each sidecar (with an instance) and gateway (for its traffic alone).
 //! Invariant: after a reconnect the instance is registered anew as it is by then (its health; draining, if it drains); a withdrawn
 //! one is not. A word that waits for an answer survives reconnects.
@@ -14,16 +15,17 @@ use causeway_base::clock::Clock;
 use causeway_base::scope::{OnFailure, Scope};
 use causeway_base::seed::Seed;
 use causeway_model::{
-    Edge, Epoch, Health, Instance, InstanceKey, Lifecycle, Revision, ServiceKey, TrafficReport, codec,
-    traffic::EDGES_MAX,
+    Edge, Epoch, Health, Instance, InstanceKey, Lifecycle, Observations, Revision, ServiceKey, Taps,
+    TrafficReport, codec, traffic::EDGES_MAX,
 };
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::link::{Backoff, Conduit, Link};
+use crate::outbox::Outbox;
 use crate::peer::{Reason, Refused};
 use crate::presence::Held;
 use crate::proto::hold_request::Say;
@@ -52,6 +54,8 @@ pub struct Known {
 pub struct Hold {
     words: mpsc::Sender<Word>,
     traffic: Arc<Mutex<Traffic>>,
+    outbox: Arc<Outbox>,
+    taps: watch::Receiver<Arc<Taps>>,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
@@ -69,12 +73,16 @@ impl Hold {
     pub fn start(link: Link, clock: &Clock, seed: &Seed, scope: &Scope) -> Self {
         let (words, heard) = mpsc::channel(WORDS_MAX);
         let traffic = Arc::new(Mutex::new(Traffic::default()));
+        let outbox = Arc::new(Outbox::default());
+        let (wanted, taps) = watch::channel(Arc::default());
         let mut driver = Driver {
             link,
             clock: clock.clone(),
             backoff: Backoff::new(seed.fork()),
             heard,
             traffic: traffic.clone(),
+            outbox: outbox.clone(),
+            wanted,
             wish: Wish::default(),
         };
         let cancelled = scope.cancelled();
@@ -86,7 +94,7 @@ impl Hold {
             }
             Ok(())
         });
-        Hold { words, traffic }
+        Hold { words, traffic, outbox, taps }
     }
 
     /// Registers the instance, and keeps it registered from now on. Waits for a control plane as long as it takes.
@@ -132,6 +140,18 @@ impl Hold {
         self.traffic.lock().add(report);
     }
 
+    /// Tells what was seen of single requests; the oldest is lost when it cannot be said fast enough.
+    pub fn observe(&self, seen: Observations) {
+        if !seen.is_empty() {
+            self.outbox.put(seen);
+        }
+    }
+
+    /// Which live requests somebody wants to see now; nothing while there is no control plane.
+    pub fn taps(&self) -> watch::Receiver<Arc<Taps>> {
+        self.taps.clone()
+    }
+
     async fn say<T>(&self, word: impl FnOnce(Reply<T>) -> Word) -> Result<T, Refused> {
         let ended = || Refused::new(Reason::Unavailable, code::UNREACHABLE, "the process is shutting down");
         let (reply, answer) = oneshot::channel();
@@ -154,19 +174,12 @@ impl Traffic {
             let sum = if is_full { self.edges.values_mut().next_back() } else { None };
             let sum = match sum {
                 Some(last) => last,
-                None => self.edges.entry(key).or_insert_with(|| Edge {
-                    source: edge.source.clone(),
-                    target: edge.target.clone(),
-                    requests: 0,
-                    failures: 0,
-                    micros: 0,
-                    micros_max: 0,
-                }),
+                None => {
+                    let new = || Edge::new(edge.source.clone(), edge.target.clone());
+                    self.edges.entry(key).or_insert_with(new)
+                }
             };
-            sum.requests = sum.requests.saturating_add(edge.requests);
-            sum.failures = sum.failures.saturating_add(edge.failures);
-            sum.micros = sum.micros.saturating_add(edge.micros);
-            sum.micros_max = sum.micros_max.max(edge.micros_max);
+            sum.add(edge);
         }
     }
 
@@ -233,6 +246,17 @@ impl Talk {
         self.requests.send(HoldRequest { seq, say: Some(say) }).await.is_ok()
     }
 
+    /// Says what was seen, as far as that keeps nothing else waiting.
+    fn tell(&mut self, outbox: &Outbox) {
+        while self.requests.capacity() > WORDS_MAX / 2 {
+            let Some(bytes) = outbox.take() else { return };
+            let request = HoldRequest { seq: self.next, say: Some(Say::Seen(bytes)) };
+            self.next += 1;
+            // It has room; when the stream is gone its end is noticed elsewhere.
+            let _ = self.requests.try_send(request);
+        }
+    }
+
     fn is_asking(&self, what: Asked) -> bool {
         self.asked.values().any(|asked| *asked == what)
     }
@@ -244,6 +268,8 @@ struct Driver {
     backoff: Backoff,
     heard: mpsc::Receiver<Word>,
     traffic: Arc<Mutex<Traffic>>,
+    outbox: Arc<Outbox>,
+    wanted: watch::Sender<Arc<Taps>>,
     wish: Wish,
 }
 
@@ -261,7 +287,10 @@ impl Driver {
             };
             let Some(conduit) = conduit else { return };
             let began = self.clock.instant();
-            if let Err(status) = self.stream(&conduit).await {
+            let ended = self.stream(&conduit).await;
+            // Whoever wanted to see live requests asked over that stream.
+            self.want(Taps::default());
+            if let Err(status) = ended {
                 let (grpc, why) = (status.code(), status.message());
                 tracing::warn!(code = ?grpc, why, "the presence stream ended; it is opened again");
             }
@@ -273,6 +302,14 @@ impl Driver {
         }
     }
 
+    fn want(&self, taps: Taps) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = **wanted != taps;
+            *wanted = Arc::new(taps);
+            is_new
+        });
+    }
+
     async fn stream(&mut self, conduit: &Conduit) -> Result<(), Status> {
         let (requests, queue) = mpsc::channel(WORDS_MAX);
         let mut answers = open(conduit, Request::new(ReceiverStream::new(queue))).await?;
@@ -280,6 +317,7 @@ impl Driver {
             Talk { requests, next: 1, asked: BTreeMap::new(), said: 0, is_registered: false, retry_at: None };
         let link = self.link.clone();
         let lost = link.lost(conduit);
+        let outbox = self.outbox.clone();
         tokio::pin!(lost);
         let mut report = tokio::time::interval(REPORT_INTERVAL);
         report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -287,11 +325,16 @@ impl Driver {
             if !self.wish.pursue(&mut talk).await {
                 return Ok(());
             }
+            talk.tell(&outbox);
             let retry_at = talk.retry_at;
             tokio::select! {
                 biased;
                 () = &mut lost => return Ok(()),
                 answer = answers.message() => match answer? {
+                    Some(HoldResponse { answer: Some(Answer::Taps(bytes)), .. }) => match codec::decode(&bytes) {
+                        Ok(taps) => self.want(taps),
+                        Err(error) => tracing::warn!(%error, "which live requests are wanted is not understood"),
+                    },
                     Some(answer) => self.wish.take(&mut talk, answer, self.clock.instant()),
                     None => return Ok(()),
                 },
@@ -313,6 +356,7 @@ impl Driver {
                         return Ok(());
                     }
                 }
+                () = outbox.filled() => {}
                 () = sleep_until(retry_at) => talk.retry_at = None,
             }
         }
@@ -389,7 +433,7 @@ impl Wish {
         match answer.answer {
             Some(Answer::Done(done)) => self.done(talk, asked, done),
             Some(Answer::Refused(refused)) => self.refused(talk, asked, refused, now),
-            None => {}
+            Some(Answer::Taps(_)) | None => {}
         }
     }
 

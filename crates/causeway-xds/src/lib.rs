@@ -18,6 +18,7 @@ mod hub;
 mod keep_alive;
 mod link;
 mod metrics;
+mod outbox;
 mod peer;
 mod picture;
 mod presence;

@@ -1,6 +1,6 @@
 //! `Presence/Hold`, the server's side: a proxy is there as long as its stream is.
 //!
-//! In:    what proxies say over their streams.      Out: calls of [`Presence`], answers to the proxies.
+//! In:    what proxies say over their streams.      Out: calls of [`Presence`], answers to the proxies, and what they should show live.
 //! Owner: the api room implements [`Presence`] over the registry; each stream has a task.
 //! Invariant: a sidecar speaks only for instances of the service that its certificate names; a registration whose stream ends
 //! without a withdrawal is reported lost exactly once, with the epoch it was made at.
@@ -12,10 +12,11 @@ use std::time::Duration;
 use causeway_base::outbound::Pending;
 use causeway_base::scope::{OnFailure, Scope};
 use causeway_model::{
-    Epoch, Health, Instance, InstanceKey, Revision, SpiffeId, TrafficReport, codec, traffic::EDGES_MAX,
+    Epoch, Health, Instance, InstanceKey, Observations, Revision, SpiffeId, Taps, TrafficReport, codec,
+    traffic::EDGES_MAX,
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -56,6 +57,10 @@ pub trait Presence: Send + Sync + 'static {
     fn lost(&self, key: InstanceKey, epoch: Epoch) -> Pending<()>;
     /// Calls that a proxy saw; every edge begins or ends at the peer's service.
     fn traffic(&self, peer: SpiffeId, report: TrafficReport);
+    /// Single requests that a proxy saw; whose proxy it is, and beside which instance, is what it proved and registered.
+    fn observed(&self, peer: SpiffeId, seen: Observations);
+    /// Which live requests proxies should report.
+    fn taps(&self) -> watch::Receiver<Arc<Taps>>;
 }
 
 /// Serves the streams. Cheap to clone.
@@ -105,6 +110,10 @@ impl Hold {
     ) {
         let cancelled = self.holds.scope.cancelled();
         tokio::pin!(cancelled);
+        let mut taps = self.holds.presence.taps();
+        if !taps.borrow().taps.is_empty() {
+            taps.mark_changed();
+        }
         loop {
             let word = tokio::select! {
                 biased;
@@ -113,6 +122,16 @@ impl Hold {
                     return;
                 }
                 () = answers.closed() => return,
+                Ok(()) = taps.changed() => {
+                    let bytes = codec::encode(&**taps.borrow_and_update());
+                    let wanted = HoldResponse { seq: 0, answer: Some(Answer::Taps(bytes.into())) };
+                    tokio::select! {
+                        biased;
+                        () = &mut cancelled => return,
+                        sent = answers.send(Ok(wanted)) => if sent.is_err() { return },
+                    }
+                    continue;
+                }
                 word = words.message() => word,
             };
             let Ok(Some(HoldRequest { seq, say: Some(say) })) = word else { return };
@@ -141,6 +160,7 @@ impl Hold {
             Say::Drain(which) => self.drain(&which).await.map(Some),
             Say::Withdraw(which) => self.withdraw(&which).await.map(Some),
             Say::Traffic(report) => self.traffic(&report).map(|()| None),
+            Say::Seen(seen) => self.seen(&seen).map(|()| None),
         }
     }
 
@@ -200,6 +220,24 @@ impl Hold {
         if !report.edges.is_empty() {
             self.holds.presence.traffic(self.peer.clone(), report);
         }
+        Ok(())
+    }
+
+    fn seen(&self, bytes: &[u8]) -> Result<(), Refused> {
+        let mut seen: Observations = codec::decode(bytes).map_err(|error| not_understood(&error))?;
+        // Whatever a proxy says of itself, it is who it proved to be.
+        let own = &self.peer.service;
+        let instance = self.registered.as_ref().map_or("", |(key, _)| key.id.as_str());
+        for failure in &mut seen.failures {
+            (failure.seen_by, failure.instance) = (own.clone(), instance.to_owned());
+        }
+        for span in &mut seen.spans {
+            (span.service, span.instance) = (own.clone(), instance.to_owned());
+        }
+        for tapped in &mut seen.tapped {
+            (tapped.seen_by, tapped.instance) = (own.clone(), instance.to_owned());
+        }
+        self.holds.presence.observed(self.peer.clone(), seen);
         Ok(())
     }
 

@@ -178,7 +178,7 @@ pub struct HoldRequest {
     #[prost(uint64, tag = "1")]
     pub seq: u64,
     /// What is said.
-    #[prost(oneof = "hold_request::Say", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "hold_request::Say", tags = "2, 3, 4, 5, 6, 7")]
     pub say: Option<hold_request::Say>,
 }
 
@@ -204,6 +204,9 @@ pub mod hold_request {
         /// Calls seen: CBOR of a `TrafficReport`. Has no answer.
         #[prost(bytes = "bytes", tag = "6")]
         Traffic(Bytes),
+        /// Single requests seen: CBOR of `Observations`. Has no answer.
+        #[prost(bytes = "bytes", tag = "7")]
+        Seen(Bytes),
     }
 }
 
@@ -225,12 +228,14 @@ pub struct HoldResponse {
     #[prost(uint64, tag = "1")]
     pub seq: u64,
     /// How.
-    #[prost(oneof = "hold_response::Answer", tags = "2, 3")]
+    #[prost(oneof = "hold_response::Answer", tags = "2, 3, 4")]
     pub answer: Option<hold_response::Answer>,
 }
 
 /// How the server of `Presence/Hold` answers.
 pub mod hold_response {
+    use bytes::Bytes;
+
     /// One of these.
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Answer {
@@ -240,6 +245,9 @@ pub mod hold_response {
         /// It is not.
         #[prost(message, tag = "3")]
         Refused(super::RefusedSay),
+        /// Which live requests are wanted from now on: CBOR of `Taps`. Answers nothing; its number is 0.
+        #[prost(bytes = "bytes", tag = "4")]
+        Taps(Bytes),
     }
 }
 

@@ -12,8 +12,8 @@ use causeway_base::scope::{OnFailure, Scope};
 use causeway_base::seed::Seed;
 use causeway_base::telemetry::Metrics;
 use causeway_model::{
-    Edge, Epoch, Health, Instance, InstanceKey, Kind, Lifecycle, ParentKind, Revision, Snapshot, SpiffeId,
-    Timestamp, TrafficReport, TrustDomain,
+    Edge, Epoch, Health, Instance, InstanceKey, Kind, Lifecycle, Observations, ParentKind, Revision, Side,
+    Snapshot, SpiffeId, Tap, Tapped, Taps, Timestamp, TrafficReport, TrustDomain,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -186,6 +186,7 @@ struct Registry {
     refusals: Arc<Mutex<Vec<Refused>>>,
     /// What drains and withdrawals are answered with.
     revision: Arc<Mutex<Revision>>,
+    taps: watch::Sender<Arc<Taps>>,
 }
 
 impl Registry {
@@ -240,6 +241,13 @@ impl Presence for Registry {
             .iter()
             .map(|edge| format!("{}>{}={}", edge.source.name, edge.target.name, edge.requests));
         self.note(format!("traffic of {}: {}", peer.service, edges.collect::<Vec<_>>().join(" ")));
+    }
+    fn observed(&self, peer: SpiffeId, seen: Observations) {
+        let tapped = seen.tapped.iter().map(|t| format!("{} {} {}", t.request_id, t.seen_by, t.instance));
+        self.note(format!("{} saw: {}", peer.service, tapped.collect::<Vec<_>>().join(" ")));
+    }
+    fn taps(&self) -> watch::Receiver<Arc<Taps>> {
+        self.taps.subscribe()
     }
 }
 
@@ -589,12 +597,10 @@ async fn nobody_speaks_for_another_service() {
     let refused = mallory.register((*instance("pay", "1", 0)).clone()).await.unwrap_err();
     assert_eq!(refused.code, code::NOT_ALLOWED);
     let edge = |source: &str, target: &str, requests| Edge {
-        source: service(source),
-        target: service(target),
         requests,
-        failures: 0,
         micros: 1,
         micros_max: 1,
+        ..Edge::new(service(source), service(target))
     };
     let report = |edges: Vec<Edge>| TrafficReport { edges };
     mallory.traffic(&report(vec![edge("mallory", "pay", 2), edge("orders", "pay", 9)]));
@@ -627,4 +633,60 @@ async fn the_answer_to_a_drain_says_who_does_not_know_yet() {
     let known = hold.drain().await.unwrap();
     assert_eq!((known.lagging, known.revision.get()), (1, 1));
     assert!(began.elapsed() >= ACKNOWLEDGE_WAIT_MAX);
+}
+
+fn tapped(request_id: &str) -> Tapped {
+    Tapped {
+        taps: vec![7],
+        at: Timestamp::default(),
+        side: Side::Caller,
+        // Whatever a proxy says of itself.
+        seen_by: service("somebody-else"),
+        instance: "another".into(),
+        request_id: request_id.into(),
+        trace_id: String::new(),
+        caller: String::new(),
+        service: None,
+        endpoint: String::new(),
+        method: "GET".into(),
+        host: String::new(),
+        path: "/".into(),
+        protocol: "HTTP/1.1".into(),
+        status: 200,
+        reason: String::new(),
+        micros: 1,
+        bytes: 0,
+        attempts: 1,
+        rule: String::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_saw_bears_the_identity_that_it_proved() {
+    let house = House::new();
+    let hold = hold(&house, "pay");
+    hold.register((*instance("pay", "1", 0)).clone()).await.unwrap();
+    house.registry.told.lock().clear();
+    hold.observe(Observations { tapped: vec![tapped("r1")], ..Observations::default() });
+    house.registry.has(&["default/pay saw: r1 default/pay 1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn taps_are_heard_by_every_proxy_and_end_with_the_node() {
+    let house = House::new();
+    let (early, late) = (hold(&house, "pay"), hold(&house, "shop"));
+    early.register((*instance("pay", "1", 0)).clone()).await.unwrap();
+    let wanted = Arc::new(Taps { taps: vec![Tap { id: 7, per_second: 10, ..Tap::default() }] });
+    house.registry.taps.send_replace(wanted.clone());
+    for hold in [&early, &late] {
+        let mut taps = hold.taps();
+        tokio::time::timeout(SOON, taps.wait_for(|taps| *taps == wanted)).await.unwrap().unwrap();
+    }
+    house.stop().await;
+    let mut taps = early.taps();
+    tokio::time::timeout(SOON, taps.wait_for(|taps| taps.taps.is_empty())).await.unwrap().unwrap();
+    house.restart();
+    tokio::time::timeout(SOON, taps.wait_for(|taps| *taps == wanted)).await.unwrap().unwrap();
+    house.registry.taps.send_replace(Arc::default());
+    tokio::time::timeout(SOON, taps.wait_for(|taps| taps.taps.is_empty())).await.unwrap().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use causeway_api::Traffic;
+use causeway_api::Observed;
 use causeway_base::scope::Failure;
 use causeway_base::{OnFailure, Scope, Seed};
 use causeway_model::{Kind, ServiceKey, Snapshot, Spec};
@@ -19,8 +19,8 @@ const CLASS: &str = "causeway";
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Follows the picture until `scope` ends, then drains every gateway.
-pub(crate) fn follow(house: &House, up: &Up, traffic: &Traffic, seed: &Seed, scope: &Scope) {
-    let (house, traffic, seed) = (house.clone(), traffic.clone(), seed.fork());
+pub(crate) fn follow(house: &House, up: &Up, observed: &Observed, seed: &Seed, scope: &Scope) {
+    let (house, observed, seed) = (house.clone(), observed.clone(), seed.fork());
     let (wanted_workers, access_log, drain) =
         (up.data_path.workers, up.data_path.access_log.clone(), up.drain.drain);
     let (stop, all) = (scope.cancelled(), scope.clone());
@@ -47,7 +47,7 @@ pub(crate) fn follow(house: &House, up: &Up, traffic: &Traffic, seed: &Seed, sco
                 match house.proxy(role, key.clone(), path, seed.fork(), &own).await {
                     Ok(proxy) => {
                         tracing::info!(gateway = %key, listeners = ?proxy.addresses(), "the gateway serves");
-                        house::report(&proxy, &traffic, &own);
+                        house::report(&proxy, &key, &observed, &own);
                         running.insert(key, (proxy, own));
                     }
                     Err(error) => {

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use causeway_api::{Desk, Traffic};
+use causeway_api::{Desk, Observed};
 use causeway_base::net::Net;
 use causeway_base::scope::Failure;
 use causeway_base::{Clock, OnFailure, Scope, Seed};
@@ -94,16 +94,20 @@ impl Renew for Own {
     }
 }
 
-/// Hands what the proxy saw to the graph, once a second.
-pub(crate) fn report(proxy: &Proxy, traffic: &Traffic, scope: &Scope) {
-    let (proxy, traffic, stop) = (proxy.clone(), traffic.clone(), scope.cancelled());
+/// Hands on what the proxy saw, once a second.
+pub(crate) fn report(proxy: &Proxy, source: &ServiceKey, observed: &Observed, scope: &Scope) {
+    let (proxy, observed, stop) = (proxy.clone(), observed.clone(), scope.cancelled());
+    let name = format!("{source} in the node");
     scope.spawn("report-traffic", OnFailure::Log, async move {
         tokio::pin!(stop);
         let mut tick = tokio::time::interval(REPORT_EVERY);
         loop {
             tokio::select! {
                 () = &mut stop => return Ok::<(), Failure>(()),
-                _ = tick.tick() => traffic.add(proxy.traffic()),
+                _ = tick.tick() => {
+                    observed.traffic(proxy.traffic());
+                    observed.seen(&name, proxy.observations());
+                }
             }
         }
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use causeway_api::http::{self, Rooms};
-use causeway_api::{Control, Desk, Doorkeeper, Traffic};
+use causeway_api::{Control, Desk, Doorkeeper, Observed};
 use causeway_base::net::{BindOptions, Listener, Net};
 use causeway_base::telemetry::Metrics;
 use causeway_base::{Clock, Outbound, Scope, Seed};
@@ -132,12 +132,12 @@ async fn serve(
     let desk = Desk::new(authorities, trust_domain, registry.clone(), clock.clone(), up.cert_ttl);
     let house =
         House { desk: desk.clone(), clock: clock.clone(), net: net.clone(), registry: registry.clone() };
-    let traffic = Traffic::new(clock.clone());
+    let observed = Observed::new(clock.clone());
 
     // The house's own callers, then the rooms that call.
     let events = match has(Role::Events) {
         true => {
-            let outbound = caller(&house, "events", &traffic, seed.fork(), floors).await?;
+            let outbound = caller(&house, "events", &observed, seed.fork(), floors).await?;
             let snapshot = registry.watch();
             let options = causeway_events::Options {
                 store: store.clone(),
@@ -152,7 +152,7 @@ async fn serve(
     };
     let sagas = match (has(Role::Sagas), &events) {
         (true, Some(events)) => {
-            let outbound = caller(&house, "sagas", &traffic, seed.fork(), floors).await?;
+            let outbound = caller(&house, "sagas", &observed, seed.fork(), floors).await?;
             let doors = causeway_saga::Doors { outbound, publish: Arc::new(events.clone()) };
             let options = causeway_saga::Options::default();
             Some(
@@ -184,7 +184,7 @@ async fn serve(
     if let Some(listener) = control {
         let names = vec![up.listen_config.ip().to_string(), "localhost".to_owned()];
         let credentials = house.credentials(control_service(), names, seed.fork(), &floors.doors).await?;
-        let doorkeeper = Doorkeeper::new(registry.clone(), traffic.clone());
+        let doorkeeper = Doorkeeper::new(registry.clone(), observed.clone());
         let door = Control {
             tls: control_server_config(&credentials, CONTROL_ALPN),
             routes: signals.routes(Arc::new(desk.clone()), Arc::new(doorkeeper)).into_axum_router(),
@@ -194,7 +194,7 @@ async fn serve(
         door.serve(listener, &floors.doors);
     }
     if has(Role::Gateway) {
-        gateways::follow(&house, up, &traffic, &seed, &floors.gateways);
+        gateways::follow(&house, up, &observed, &seed, &floors.gateways);
     }
     let (ready, is_ready) = watch::channel(false);
     let rooms = Rooms {
@@ -203,7 +203,7 @@ async fn serve(
         sagas,
         hub: has(Role::Control).then(|| signals.hub()),
         desk: has(Role::Control).then(|| desk.clone()),
-        traffic,
+        observed,
         metrics: metrics.clone(),
         problems,
         clock: clock.clone(),
@@ -233,13 +233,13 @@ fn bind(net: &Net, what: &str, address: SocketAddr) -> Result<Listener> {
 async fn caller(
     house: &House,
     name: &str,
-    traffic: &Traffic,
+    observed: &Observed,
     seed: Seed,
     floors: &Floors,
 ) -> Result<Arc<dyn Outbound>> {
     let source = ServiceKey::parse(control_service().namespace.as_str(), name)?;
     let role = causeway_proxy::Role::Client { source: source.clone() };
-    let proxy = house.proxy(role, source, house::DataPath::caller(), seed, &floors.callers).await?;
-    house::report(&proxy, traffic, &floors.callers);
+    let proxy = house.proxy(role, source.clone(), house::DataPath::caller(), seed, &floors.callers).await?;
+    house::report(&proxy, &source, observed, &floors.callers);
     Ok(proxy.outbound())
 }

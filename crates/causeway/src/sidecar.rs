@@ -567,6 +567,7 @@ fn report_traffic(proxy: &Proxy, hold: &Hold, scope: &Scope) {
                     if !report.edges.is_empty() {
                         hold.traffic(&report);
                     }
+                    hold.observe(proxy.observations());
                 }
             }
         }

@@ -17,6 +17,8 @@ mod events;
 mod guard;
 mod metrics;
 mod node;
+mod observed;
+mod observed_views;
 mod openapi;
 mod params;
 mod problem;

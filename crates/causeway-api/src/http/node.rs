@@ -150,7 +150,7 @@ fn lag(rev: u64, lagging: &[Lagging]) -> Problem {
 }
 
 async fn graph(State(door): State<Door>) -> Json<Value> {
-    let edges: Vec<Value> = door.traffic.flows().iter().map(views::flow).collect();
+    let edges: Vec<Value> = door.observed.traffic.flows().iter().map(views::flow).collect();
     Json(json!({ "windowSeconds": WINDOW.as_secs(), "edges": edges }))
 }
 

@@ -35,6 +35,8 @@ pub(super) mod code {
     pub(in crate::http) const NOT_READY: &str = "CW-1919";
     /// Too many streams are open.
     pub(in crate::http) const STREAMS: &str = "CW-1920";
+    /// No proxy has told of that request or trace.
+    pub(in crate::http) const NOT_TOLD: &str = "CW-1921";
 }
 
 /// A refusal.

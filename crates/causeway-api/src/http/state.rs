@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::metrics::Metrics as Counts;
 use super::problem::{Problem, code};
-use crate::{Desk, Traffic};
+use crate::{Desk, Observed};
 
 /// Event streams and WebSockets that are open at a time: each is a task and buffers one chunk of up to 256 KiB.
 pub(super) const STREAMS_MAX: usize = 1024;
@@ -37,8 +37,8 @@ pub struct Rooms {
     pub hub: Option<Hub>,
     /// Join tokens; role `control`.
     pub desk: Option<Desk>,
-    /// The last seconds of traffic.
-    pub traffic: Traffic,
+    /// What proxies saw.
+    pub observed: Observed,
     /// What `/metrics` shows.
     pub metrics: Metrics,
     /// Documents that are not used as written.

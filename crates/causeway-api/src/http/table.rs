@@ -17,12 +17,13 @@ use super::problem::{Problem, code};
 use super::query::Query;
 use super::route::{REVISION, Route, revision_value};
 use super::state::{Door, Rooms};
-use super::{config, console, events, node, registry, sagas, subscriptions, topics, watch};
+use super::{config, console, events, node, observed, registry, sagas, subscriptions, topics, watch};
 
 /// Every path.
 pub(super) fn routes() -> Vec<Route> {
     let rooms = [
         node::routes(),
+        observed::routes(),
         registry::routes(),
         watch::routes(),
         config::routes(),

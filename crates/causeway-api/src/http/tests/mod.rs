@@ -6,6 +6,7 @@ mod config;
 mod doors;
 mod events;
 mod node;
+mod observed;
 mod registry;
 mod sagas;
 
@@ -33,7 +34,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::{Rooms, router};
-use crate::{Desk, Traffic};
+use crate::{Desk, Observed};
 
 /// Answers every call: 402 for a path that holds `declined`, 503 for one that holds `down`, else 200 with `{"id": "x"}`.
 #[derive(Default)]
@@ -136,7 +137,7 @@ impl House {
             sagas: Some(sagas),
             hub: Some(signals.hub()),
             desk: Some(desk),
-            traffic: Traffic::new(clock.clone()),
+            observed: Observed::new(clock.clone()),
             metrics,
             problems: said,
             clock,

@@ -56,14 +56,13 @@ async fn calls_between_services_make_the_graph() {
     let house = House::open().await;
     let key = |name| ServiceKey::parse("default", name).unwrap();
     let edge = Edge {
-        source: key("a"),
-        target: key("b"),
         requests: 20,
         failures: 10,
         micros: 40_000,
         micros_max: 5_000,
+        ..Edge::new(key("a"), key("b"))
     };
-    house.rooms.traffic.add(TrafficReport { edges: vec![edge] });
+    house.rooms.observed.traffic(TrafficReport { edges: vec![edge] });
     let graph = house.get("/v1/graph").await.is(200);
     let edge = json!({"source": "default/a", "target": "default/b", "rate": 2.0, "failureRate": 1.0, "latencyMs": 2.0, "latencyMsMax": 5.0});
     assert_eq!(graph, json!({"windowSeconds": 10, "edges": [edge]}));
