@@ -43,6 +43,13 @@ impl Answer {
         answer
     }
 
+    /// Goes on sending the request, while its answer waits for the client.
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) {
+        if let Content::Theirs(body) = &mut self.content {
+            body.poll_rest(cx);
+        }
+    }
+
     fn settle(&mut self, trouble: &'static str) {
         if let Some(settle) = self.settle.take() {
             settle.done(trouble);

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::h1::Reply;
+use crate::http2::inflow::Received;
 
 pub(crate) use crate::trouble::BodyError;
 
@@ -25,13 +26,17 @@ pub(crate) enum Inflow {
     Hyper(Incoming),
     /// Of an answer in HTTP/1.1.
     Reply(Reply),
+    /// Of a stream of HTTP/2.
+    Http2(Received),
 }
 
 impl Inflow {
     /// Goes on sending the request that this answers, without reading the answer.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) {
-        if let Inflow::Reply(reply) = self {
-            reply.poll_rest(cx);
+        match self {
+            Inflow::Reply(reply) => reply.poll_rest(cx),
+            Inflow::Http2(body) => body.poll_rest(cx),
+            Inflow::Empty | Inflow::Hyper(_) => {}
         }
     }
 }
@@ -48,6 +53,7 @@ impl Body for Inflow {
             Inflow::Empty => Poll::Ready(None),
             Inflow::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::broken),
             Inflow::Reply(reply) => Pin::new(reply).poll_frame(cx),
+            Inflow::Http2(body) => body.poll_frame(cx).map_err(BodyError::broken),
         }
     }
 
@@ -56,6 +62,7 @@ impl Body for Inflow {
             Inflow::Empty => true,
             Inflow::Hyper(body) => body.is_end_stream(),
             Inflow::Reply(reply) => reply.is_end_stream(),
+            Inflow::Http2(body) => body.is_end_stream(),
         }
     }
 
@@ -64,6 +71,7 @@ impl Body for Inflow {
             Inflow::Empty => SizeHint::with_exact(0),
             Inflow::Hyper(body) => body.size_hint(),
             Inflow::Reply(reply) => reply.size_hint(),
+            Inflow::Http2(body) => body.size_hint(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Invariant: vitals are atomics and are never locked; a lost update of an average costs nothing.
 //! Not here: choosing (`balance`), when to eject (`outlier`), connections (`pool`).
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -148,6 +149,28 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.load.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Endpoints' numbers are ours and count up: they are their own hash.
+pub(crate) type ById = BuildHasherDefault<OwnNumber>;
+
+/// Of a map by endpoint.
+#[derive(Default)]
+pub(crate) struct OwnNumber(u64);
+
+impl Hasher for OwnNumber {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The map takes its tag from the highest bits, so the low ones are spread there.
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
 

@@ -5,17 +5,18 @@
 //! Invariant: what was not sent stays with the departure, so that it can be tried again; an error says so.
 //! Not here: where connections come from (`pool`), what a failure leads to (`attempt`).
 
-use std::error::Error as _;
+use std::sync::Arc;
 
 use causeway_wire::ProxyError;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, Uri, Version};
-use hyper::client::conn::{TrySendError, http2};
 
 use crate::body::Inflow;
 use crate::endpoint::Endpoint;
 use crate::h1::Line;
+use crate::http2::client::Channel;
+use crate::http2::pulse::Load;
 use crate::outgoing::{Head, Outgoing};
 use crate::trouble::SendError;
 
@@ -33,7 +34,7 @@ pub(crate) struct Departure<'a> {
 /// A connection that can take a request.
 pub(crate) enum Lease {
     Http1(Line),
-    Http2 { sender: http2::SendRequest<Outgoing>, is_reused: bool },
+    Http2 { channel: Arc<Channel>, load: Load, is_reused: bool },
 }
 
 impl Lease {
@@ -57,45 +58,35 @@ impl Lease {
                 let sent = line.send(&head.method, &head.uri, &head.headers, body).await?;
                 Ok(sent.map(Inflow::Reply))
             }
-            Lease::Http2 { mut sender, .. } => match sender.try_send_request(departure.depart()).await {
-                Ok(response) => Ok(response.map(Inflow::Hyper)),
-                Err(error) => Err(departure.come_back(error)),
-            },
+            Lease::Http2 { channel, load, .. } => {
+                let (request, body) = departure.depart();
+                match channel.send(request, body, load).await {
+                    Ok(response) => Ok(response.map(|body| body.map_or(Inflow::Empty, Inflow::Http2))),
+                    Err(error) => Err(SendError {
+                        error: ProxyError::ConnectionTerminated,
+                        details: error.to_string(),
+                        is_unsent: is_refused(&error),
+                    }),
+                }
+            }
         }
     }
 }
 
 impl Departure<'_> {
-    /// The request as its endpoint wants it.
-    fn depart(&mut self) -> Request<Outgoing> {
+    /// The request as its endpoint wants it in HTTP/2.
+    fn depart(&mut self) -> (Request<()>, Outgoing) {
         let head = if self.keep { self.head.clone() } else { self.head.take() };
         let (Some(head), Some(body)) = (head, self.body.take()) else {
             unreachable!("a retry is allowed only with head and body at hand");
         };
-        let mut request = Request::new(body);
+        let mut request = Request::new(());
         *request.method_mut() = head.method;
         *request.headers_mut() = head.headers;
         let scheme = if self.endpoint.is_mesh() { Scheme::HTTPS } else { Scheme::HTTP };
         *request.uri_mut() = absolute(head.uri, scheme, request.headers_mut());
         *request.version_mut() = Version::HTTP_2;
-        request
-    }
-
-    fn come_back(&mut self, mut error: TrySendError<Request<Outgoing>>) -> SendError {
-        let mut is_unsent = is_refused_stream(error.error());
-        if let Some(request) = error.take_message() {
-            let (head, body) = head_of(request);
-            *self.head = Some(head);
-            *self.body = Some(body);
-            is_unsent = true;
-        }
-        let error = error.error();
-        let kind = match error.is_parse() {
-            true => ProxyError::HttpProtocolError,
-            false => ProxyError::ConnectionTerminated,
-        };
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        SendError { error: kind, details: format!("{error}{cause}"), is_unsent }
+        (request, body)
     }
 }
 
@@ -109,33 +100,8 @@ fn absolute(uri: Uri, scheme: Scheme, headers: &mut HeaderMap) -> Uri {
     Uri::from_parts(parts).unwrap_or_default()
 }
 
-/// The head out of a request that came back unsent.
-fn head_of(request: Request<Outgoing>) -> (Head, Outgoing) {
-    let (parts, body) = request.into_parts();
-    let mut headers = parts.headers;
-    if let Some(authority) = parts.uri.authority()
-        && let Ok(host) = authority.as_str().parse()
-    {
-        headers.insert(HOST, host);
-    }
-    let uri = match parts.uri.into_parts().path_and_query {
-        Some(path) => Uri::from(path),
-        None => Uri::default(),
-    };
-    (Head { method: parts.method, uri, headers }, body)
-}
-
-/// The peer said that it did not and will not process the request (RFC 9113 sections 6.8, 8.7).
-fn is_refused_stream(error: &hyper::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let reason = error.reason();
-            return error.is_remote()
-                && (reason == Some(h2::Reason::REFUSED_STREAM)
-                    || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)));
-        }
-        cause = error.source();
-    }
-    false
+/// The peer said that it did not and will not process the request: it refused the stream, or named a last one before it when it went
+/// away (RFC 9113 sections 6.8, 8.7). `h2` gives the error of a GOAWAY only to streams beyond the last.
+fn is_refused(error: &h2::Error) -> bool {
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }

@@ -263,8 +263,9 @@ impl Pages {
             Some(service) if !is_inbound => {
                 let cell = self.cell(service.number);
                 cell.service.get_or_insert_with(|| service.key.clone());
-                cell.edge.requests += 1;
-                cell.edge.failures += u64::from(is_failure);
+                let edge = cell.edge.get_or_insert_default();
+                edge.requests += 1;
+                edge.failures += u64::from(is_failure);
                 &mut cell.counts
             }
             Some(_) => &mut self.inbound,

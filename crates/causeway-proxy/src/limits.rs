@@ -28,10 +28,40 @@ pub(crate) const BACKOFF: Duration = Duration::from_millis(5);
 pub(crate) const IDLE_PER_ENDPOINT_MAX: usize = 128;
 /// An idle connection older than this is not used: many servers close theirs after 60 s, some after 5.
 pub(crate) const IDLE: Duration = Duration::from_secs(45);
+/// Between two looks at a worker's connections for such ones.
+pub(crate) const TIDY: Duration = Duration::from_secs(10);
 /// Requests under way to one endpoint, over all workers; more are sent elsewhere or refused.
 pub(crate) const IN_FLIGHT_PER_ENDPOINT_MAX: u32 = 10_000;
 /// Requests under way on one HTTP/2 connection that came in.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+/// Requests under way on one HTTP/2 connection to an endpoint before its settings are known; what RFC 9113 asks of a server at least.
+pub(crate) const STREAMS_BEFORE_SETTINGS: usize = 100;
+/// HTTP/2 connections of a worker to one endpoint. A further one is made when all take no more requests: a server that takes 100 at
+/// a time gets 1,600.
+pub(crate) const CONNECTIONS_PER_ENDPOINT_MAX: usize = 16;
+/// An HTTP/2 connection to an endpoint on which nothing runs for so long is closed.
+pub(crate) const CHANNEL_IDLE: Duration = Duration::from_secs(300);
+/// And one that came in from another sidecar: making it anew costs both of us a handshake, so it is kept longer than a stranger's.
+pub(crate) const MESH_IDLE: Duration = Duration::from_secs(600);
+/// Names and values of a head in HTTP/2, with 32 bytes for each field (RFC 9113 section 6.5.2); as in HTTP/1.1.
+pub(crate) const HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// What of one stream's body waits in HTTP/2 for its connection to write it: as much as one write takes, for a few streams at once.
+pub(crate) const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of a body that are handed on before the peer is asked whether it wants them: small answers leave with their heads.
+pub(crate) const UNASKED_BYTES: usize = 1024;
+/// Streams that we reset and still know, so that what was under way on them is dropped and not taken for an error; forgotten after a
+/// second.
+pub(crate) const RESET_STREAMS_KEPT: usize = 1024;
+/// What small DATA frames (below 256 bytes) that wait on one connection may cost in bookkeeping, at 256 bytes each: a service
+/// that streams small messages to one client that does not read must not lose the connection that all others use.
+pub(crate) const SMALL_FRAMES_BYTES_MAX: usize = 32 << 20;
+/// A client that takes nothing of its answer for so long is cut off; other proxies wait as long.
+pub(crate) const STALL: Duration = Duration::from_secs(300);
+/// Frames of HTTP/2 that carry no part of a message (PING, SETTINGS, RST_STREAM, …) which a client may send at once: a browser sends
+/// about 10, a library that measures its line some hundreds.
+pub(crate) const CONTROL_FRAMES_BURST: i64 = 2_000;
+/// And in each second, beside those that requests and their bodies earn: 200 cost us 0.02 % of a core.
+pub(crate) const CONTROL_FRAMES_PER_SECOND: f64 = 200.0;
 /// HTTP/2 window of a stream: 1 MiB moves 80 Gbit/s at 0.1 ms and 80 Mbit/s at 100 ms.
 pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2 window of a connection.

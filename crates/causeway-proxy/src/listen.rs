@@ -19,9 +19,9 @@ use causeway_base::{OnFailure, Scope};
 use causeway_filters::Client;
 use http::{Method, Request};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
@@ -31,10 +31,11 @@ use crate::inlet::{Inlet, Way};
 use crate::leg::Leg;
 use crate::limits;
 use crate::sniff::{Rewound, sniff};
+use crate::socket::Socket;
 use crate::tcp::{self, Target};
 use crate::tls::Spoken;
 use crate::worker::Worker;
-use crate::{pipeline, tunnel};
+use crate::{http2, pipeline, tunnel};
 
 /// After an error of `accept` (out of file descriptors): long enough for connections to end, short enough to be missed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -205,7 +206,7 @@ where
         },
     };
     match is_h2 {
-        true => Box::pin(serve_http2(worker, inlet, stream)).await,
+        true => Box::pin(http2::server::serve(worker, inlet, Socket::other(stream))).await,
         false => Box::pin(serve_http1(worker, inlet, stream)).await,
     }
 }
@@ -230,42 +231,6 @@ where
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits::HEAD).half_close(true);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection, finish);
-    let served = tokio::select! {
-        biased;
-        () = &mut finish => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-        served = connection.as_mut() => served,
-    };
-    served.map_err(io::Error::other)
-}
-
-async fn serve_http2<S>(worker: Arc<Worker>, inlet: Inlet, stream: Rewound<S>) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let finish = worker.scopes.bell.rung(Level::Finish);
-    let inlet = Arc::new(inlet);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (worker, inlet) = (worker.clone(), inlet.clone());
-        async move {
-            let request = request.map(Inflow::Hyper);
-            let is_connect = request.method() == Method::CONNECT && matches!(inlet.way, Way::Outbound);
-            Ok::<_, Infallible>(match is_connect {
-                true => Box::pin(tunnel::connect(&worker, &inlet, request)).await,
-                false => pipeline::serve(&worker, &inlet, request).await,
-            })
-        }
-    });
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
-        .initial_stream_window_size(limits::STREAM_WINDOW)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection, finish);
     let served = tokio::select! {
         biased;

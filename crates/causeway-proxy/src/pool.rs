@@ -10,30 +10,22 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use causeway_base::Scope;
 use causeway_base::net::{Net, Stream};
-use causeway_base::{OnFailure, Scope};
 use causeway_wire::ProxyError;
-use hyper::client::conn::http2;
-use hyper::rt::{Read, Write};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::bell::{Bell, Level};
-use crate::endpoint::{Endpoint, Transport};
+use crate::bell::Bell;
+use crate::endpoint::{ById, Endpoint, Transport};
 use crate::h1::{Line, Shelf};
+use crate::http2::client::Channel;
 use crate::lease::Lease;
 use crate::limits;
-use crate::outgoing::Outgoing;
 use crate::own::OwnAddresses;
 use crate::socket::Socket;
 use crate::tls::{MeshTls, Spoken};
-
-/// A silent HTTP/2 connection is asked whether it lives; a peer that was cut off is noticed within the sum of both.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PING_ANSWER: Duration = Duration::from_secs(5);
 
 /// A worker's connections.
 pub(crate) struct Pool {
@@ -43,13 +35,13 @@ pub(crate) struct Pool {
     scope: Scope,
     bell: Bell,
     http1: Arc<Shelf>,
-    http2: Mutex<HashMap<u64, Arc<Shared>>>,
+    http2: Mutex<HashMap<u64, Arc<Shared>, ById>>,
 }
 
-/// One HTTP/2 connection to one endpoint; `making` lets one request make it while others wait.
+/// The HTTP/2 connections to one endpoint, mostly one; `making` lets one request make it while others wait.
 #[derive(Default)]
 struct Shared {
-    sender: Mutex<Option<http2::SendRequest<Outgoing>>>,
+    channels: Mutex<Vec<Arc<Channel>>>,
     making: tokio::sync::Mutex<()>,
 }
 
@@ -104,8 +96,8 @@ impl Pool {
             (_, true) => Box::pin(self.connect_http1(endpoint, true)).await,
             (_, false) => {
                 let shared = self.http2.lock().entry(endpoint.id).or_default().clone();
-                match shared.live() {
-                    Some(sender) => Ok(Lease::Http2 { sender, is_reused: true }),
+                match shared.reserve(true) {
+                    Some(lease) => Ok(lease),
                     None => Box::pin(self.connect_http2(endpoint, shared)).await,
                 }
             }
@@ -120,9 +112,11 @@ impl Pool {
     /// Closes what was idle too long, and forgets endpoints without connections.
     pub(crate) fn tidy(&self) {
         self.http1.tidy();
+        let looks = (limits::CHANNEL_IDLE.as_secs() / limits::TIDY.as_secs()) as u32;
         self.http2.lock().retain(|_, shared| {
-            let is_live = shared.sender.lock().as_ref().is_some_and(|sender| !sender.is_closed());
-            is_live || Arc::strong_count(shared) > 1
+            let mut channels = shared.channels.lock();
+            channels.retain(|channel| !channel.is_done(looks));
+            !channels.is_empty() || Arc::strong_count(shared) > 1
         });
     }
 
@@ -144,55 +138,33 @@ impl Pool {
         Ok(Lease::Http1(Line::new(socket, endpoint.id, shelf, false)))
     }
 
-    /// Makes the one connection of an endpoint, or waits for the request that is making it.
+    /// Makes a connection that takes the request, or waits for the request that is making one.
     async fn connect_http2(&self, endpoint: &Endpoint, shared: Arc<Shared>) -> Result<Lease, NoConnection> {
-        in_time(endpoint, async {
+        let made = in_time(endpoint, async {
             let _making = shared.making.lock().await;
-            if let Some(sender) = shared.live() {
-                return Ok(Lease::Http2 { sender, is_reused: true });
+            if let Some(lease) = shared.reserve(true) {
+                return Ok(Some(lease));
             }
-            let sender = match &endpoint.transport {
+            if shared.channels.lock().len() >= limits::CONNECTIONS_PER_ENDPOINT_MAX {
+                return Ok(None);
+            }
+            let (socket, pings) = match &endpoint.transport {
                 Transport::Mesh(expected) => {
                     let stream =
                         self.tls()?.connect(self.dial(endpoint).await?, expected, Spoken::Http2).await;
-                    self.handshake_http2(stream.map_err(tls_error)?).await?
+                    (Socket::other(stream.map_err(tls_error)?), true)
                 }
-                Transport::Http1 | Transport::Http2 => {
-                    self.handshake_http2(self.dial(endpoint).await?).await?
-                }
+                Transport::Http1 | Transport::Http2 => (Socket::Plain(self.dial(endpoint).await?), false),
                 Transport::Tcp | Transport::MeshTcp(..) => return Err(not_http(endpoint)),
             };
-            *shared.sender.lock() = Some(sender.clone());
-            Ok(Lease::Http2 { sender, is_reused: false })
-        })
-        .await
-    }
-
-    async fn handshake_http2<S>(&self, stream: S) -> io::Result<http2::SendRequest<Outgoing>>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-        TokioIo<S>: Read + Write,
-    {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(limits::STREAM_WINDOW)
-            .initial_connection_window_size(limits::CONNECTION_WINDOW)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_ANSWER)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
-        self.drive(connection);
-        Ok(sender)
-    }
-
-    /// Runs a connection until its last sender is gone or the proxy ends; its errors reach those who wait for answers.
-    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-        let ended = self.bell.rung(Level::End);
-        self.scope.spawn("connection", OnFailure::Log, async move {
-            tokio::select! { biased; () = ended => {}, _ = connection => {} }
-            Ok(())
+            let channel = Channel::open(socket, pings, &self.scope, &self.bell).await?;
+            shared.channels.lock().push(Arc::new(channel));
+            Ok(shared.reserve(false))
         });
+        made.await?.ok_or_else(|| NoConnection {
+            error: ProxyError::ConnectionLimitReached,
+            details: format!("{} takes no more requests at a time", endpoint.name),
+        })
     }
 
     pub(crate) async fn dial(&self, endpoint: &Endpoint) -> io::Result<Stream> {
@@ -236,8 +208,14 @@ impl Pool {
 }
 
 impl Shared {
-    fn live(&self) -> Option<http2::SendRequest<Outgoing>> {
-        self.sender.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
+    /// Room for a request on the first connection that has any, so that those beyond what is needed become idle and end.
+    fn reserve(&self, is_reused: bool) -> Option<Lease> {
+        let mut channels = self.channels.lock();
+        let found = channels.iter().find_map(|channel| channel.reserve().map(|load| (channel.clone(), load)));
+        if found.is_none() {
+            channels.retain(|channel| channel.is_open());
+        }
+        found.map(|(channel, load)| Lease::Http2 { channel, load, is_reused })
     }
 }
 

@@ -392,7 +392,7 @@ async fn tidy(worker: Arc<Worker>) {
         if let Some(sink) = &worker.shared.records {
             worker.ledger.flush(sink);
         }
-        if since > limits::IDLE / 4 {
+        if since > limits::TIDY {
             since = Duration::ZERO;
             worker.pool.tidy();
             worker.spare.tidy();

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::balance::Group;
 use crate::bell::Bell;
+use crate::date::Date;
 use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport, Vitals};
 use crate::gate::Gate;
 use crate::ledger::Ledger;
@@ -101,6 +102,7 @@ pub(crate) struct Worker {
     pub pool: Pool,
     pub spare: Spare,
     pub ledger: Ledger,
+    pub date: Date,
     /// The proxy's, made anew for each worker: field values of one origin share a counter, which all workers would write.
     pub pseudonym: Pseudonym,
     pub scopes: Scopes,
@@ -178,6 +180,7 @@ impl Worker {
             pool,
             spare: Spare::default(),
             ledger: Ledger::new(),
+            date: Date::new(),
             pseudonym,
             scopes,
             draws: AtomicU64::new(seed.u64()),

@@ -6,7 +6,6 @@
 //! Not here: making connections (`pool`), speaking on them (`call`).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::task::{Context, Waker};
 
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
+use crate::endpoint::ById;
 use crate::limits;
 use crate::socket::Socket;
 
@@ -77,27 +77,6 @@ fn is_silent(socket: &mut Socket) -> bool {
     let mut buffer = ReadBuf::new(&mut bytes);
     let mut cx = Context::from_waker(Waker::noop());
     Pin::new(socket).poll_read(&mut cx, &mut buffer).is_pending()
-}
-
-/// Endpoints' numbers are ours and count up: they are their own hash.
-type ById = BuildHasherDefault<Identity>;
-
-#[derive(Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The map takes its tag from the highest bits, so the low ones are spread there.
-        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
 }
 
 #[cfg(test)]
