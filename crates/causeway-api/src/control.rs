@@ -14,10 +14,10 @@ use axum::Router;
 use causeway_base::net::{Listener, Stream};
 use causeway_base::scope::Failure;
 use causeway_base::{Clock, OnFailure, Scope};
-use causeway_identity::peer;
+use causeway_identity::{Peer as Certified, peer};
 use causeway_model::Timestamp;
-use causeway_registry::{Registry, Serial};
-use causeway_xds::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Peer};
+use causeway_registry::Registry;
+use causeway_xds::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Peer, Proven};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
@@ -96,11 +96,11 @@ impl Control {
         };
         let Some(stream) = handshake.await else { return };
         let proven = peer(stream.get_ref().1);
-        let serial = proven.as_ref().and_then(|peer| Serial::new(&peer.serial));
         let life = proven
             .as_ref()
             .map_or(HANDSHAKE_MAX * 6, |peer| peer.not_after.since(Timestamp::from(self.clock.now())));
-        let identity = Peer(proven.map(|peer| peer.id));
+        let certificate = proven.clone();
+        let identity = Peer(proven.map(|peer| Proven { spiffe: peer.id, serial: peer.serial }));
         let routes = self.routes.clone().layer(axum::Extension(identity));
         let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -112,7 +112,7 @@ impl Control {
         tokio::select! {
             biased;
             // Before anything is served, and at once: a revoked peer gets no last word, and no new certificate by it.
-            () = self.revoked(serial) => {
+            () = self.revoked(certificate.as_ref()) => {
                 tracing::warn!(%from, "a connection's certificate was revoked");
                 return;
             }
@@ -126,13 +126,15 @@ impl Control {
     }
 
     /// Resolves when the certificate is revoked.
-    async fn revoked(&self, serial: Option<Serial>) {
-        let Some(serial) = serial else { return std::future::pending().await };
+    async fn revoked(&self, certificate: Option<&Certified>) {
+        let Some(Certified { id, serial, not_before, .. }) = certificate else {
+            return std::future::pending().await;
+        };
         let mut changes = self.registry.watch();
-        while self.registry.issued(&serial).is_none_or(|issued| issued.revoked_at.is_none()) {
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+        let is_revoked =
+            changes.wait_for(|picture| picture.revocations().revokes(serial, &id.service, *not_before));
+        if is_revoked.await.is_err() {
+            std::future::pending().await
         }
     }
 }

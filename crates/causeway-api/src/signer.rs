@@ -110,22 +110,29 @@ impl Desk {
         let issued = {
             let authorities = self.shared.authorities.read();
             match names {
-                [] => authorities.sign(csr, &id, self.shared.ttl, self.now()),
+                [] => authorities.sign_from(csr, &id, self.shared.ttl, self.earliest(&id), self.now()),
                 names => authorities.sign_server(csr, &id, names, self.shared.ttl, self.now()),
             }
         };
         let issued =
             issued.map_err(|error| Refused::new(Reason::Invalid, error.code(), error.to_string()))?;
-        self.write_down(&id, &issued).await?;
+        self.write_down(&id, &issued, None).await?;
         Ok(issued)
     }
 
-    async fn write_down(&self, id: &SpiffeId, issued: &causeway_identity::Issued) -> Result<(), Refused> {
+    /// Writes a certificate down that was asked for with the certificate `by` (or with a token).
+    async fn write_down(
+        &self,
+        id: &SpiffeId,
+        issued: &causeway_identity::Issued,
+        by: Option<&str>,
+    ) -> Result<(), Refused> {
         let serial = Serial::new(&issued.serial).ok_or_else(|| unavailable(&"a serial number is not one"))?;
-        let record = Issued { serial, identity: id.clone(), not_after: issued.not_after, revoked_at: None };
+        let (not_before, not_after) = (issued.not_before, issued.not_after);
+        let record = Issued { serial, identity: id.clone(), not_after, revoked_at: None, not_before };
         self.shared
             .registry
-            .submit(Command::RecordIssued(record))
+            .submit(Command::RecordIssued { issued: record, by: by.and_then(Serial::new) })
             .await
             .map_err(|error| unavailable(&error))?;
         tracing::info!(identity = %id, serial = issued.serial, until = issued.not_after.to_rfc3339(), "a certificate was issued");
@@ -158,11 +165,11 @@ impl Desk {
         let id = SpiffeId::new(self.shared.trust_domain.clone(), service);
         let issued = {
             let authorities = self.shared.authorities.read();
-            authorities.sign(&csr, &id, self.shared.ttl, self.now())
+            authorities.sign_from(&csr, &id, self.shared.ttl, self.earliest(&id), self.now())
         };
         let issued =
             issued.map_err(|error| Refused::new(Reason::Invalid, error.code(), error.to_string()))?;
-        self.write_down(&id, &issued).await?;
+        self.write_down(&id, &issued, peer.serial.as_deref()).await?;
         Ok(Signed { chain_pem: issued.chain_pem, bundle_pem: issued.roots_pem, not_after: issued.not_after })
     }
 
@@ -205,6 +212,11 @@ impl Desk {
         let terms = TokenTerms { secret_sha256: &digest, scope: &scope, expires_at };
         token.check(&terms, &scope, self.now()).map_err(|_| unknown())?;
         Ok(scope)
+    }
+
+    /// From when on certificates of an identity are not revoked.
+    fn earliest(&self, id: &SpiffeId) -> Timestamp {
+        self.shared.registry.snapshot().revocations().earliest(&id.service).unwrap_or_default()
     }
 
     fn now(&self) -> Timestamp {

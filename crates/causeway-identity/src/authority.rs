@@ -183,7 +183,22 @@ impl CertAuthority {
         ttl: Duration,
         now: Timestamp,
     ) -> Result<Issued, Error> {
-        self.sign_names(csr_der, id, Vec::new(), ttl, now)
+        self.sign_names(csr_der, id, Vec::new(), ttl, (now, Timestamp::default()))
+    }
+
+    /// As [`CertAuthority::sign`], with a life that begins at `earliest` at the earliest: those that began before are revoked.
+    ///
+    /// # Errors
+    /// As [`CertAuthority::sign`].
+    pub fn sign_from(
+        &self,
+        csr_der: &[u8],
+        id: &SpiffeId,
+        ttl: Duration,
+        earliest: Timestamp,
+        now: Timestamp,
+    ) -> Result<Issued, Error> {
+        self.sign_names(csr_der, id, Vec::new(), ttl, (now, earliest))
     }
 
     /// As [`CertAuthority::sign`], for a control server or API that is also found by DNS names and IP addresses.
@@ -205,7 +220,7 @@ impl CertAuthority {
             )));
         }
         let names = names.iter().map(|name| server_name(name)).collect::<Result<Vec<_>, _>>()?;
-        self.sign_names(csr_der, id, names, ttl, now)
+        self.sign_names(csr_der, id, names, ttl, (now, Timestamp::default()))
     }
 
     fn sign_names(
@@ -214,7 +229,7 @@ impl CertAuthority {
         id: &SpiffeId,
         server_names: Vec<SanType>,
         ttl: Duration,
-        now: Timestamp,
+        (now, earliest): (Timestamp, Timestamp),
     ) -> Result<Issued, Error> {
         if id.trust_domain != self.trust_domain {
             let ours = self.trust_domain.as_str();
@@ -227,7 +242,8 @@ impl CertAuthority {
         }
         let public_key = read_request(csr_der)?;
         let ttl = ttl.clamp(SVID_LIFE_MIN, SVID_LIFE_MAX);
-        let not_before = whole_seconds(earlier(now, BACKDATE_MAX.min(ttl / 10)).max(self.not_before));
+        let not_before = earlier(now, BACKDATE_MAX.min(ttl / 10)).max(self.not_before).max(earliest);
+        let not_before = whole_seconds(not_before);
         let not_after = whole_seconds(now.plus(ttl).min(self.not_after));
         let serial = random_serial();
 
@@ -351,6 +367,22 @@ impl Authorities {
         now: Timestamp,
     ) -> Result<Issued, Error> {
         let issued = self.signer(now).sign(csr_der, id, ttl, now)?;
+        Ok(Issued { roots_pem: self.bundle(now)?.to_pem(), ..issued })
+    }
+
+    /// As [`Authorities::sign`], with a life that begins no earlier than said. See [`CertAuthority::sign_from`].
+    ///
+    /// # Errors
+    /// As [`CertAuthority::sign`].
+    pub fn sign_from(
+        &self,
+        csr_der: &[u8],
+        id: &SpiffeId,
+        ttl: Duration,
+        earliest: Timestamp,
+        now: Timestamp,
+    ) -> Result<Issued, Error> {
+        let issued = self.signer(now).sign_from(csr_der, id, ttl, earliest, now)?;
         Ok(Issued { roots_pem: self.bundle(now)?.to_pem(), ..issued })
     }
 

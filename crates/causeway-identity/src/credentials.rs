@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use causeway_base::Clock;
-use causeway_model::{SpiffeId, Timestamp, TrustDomain};
+use causeway_model::{Revocations, SpiffeId, Timestamp, TrustDomain};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind};
+use crate::peer::Peer;
 use crate::svid::{KeyPair, Svid};
 use crate::trust::{Part, TrustBundle, provider};
 
@@ -33,6 +34,7 @@ pub struct Credentials {
 
 struct Shared {
     held: ArcSwap<Held>,
+    revoked: ArcSwap<Revocations>,
     changes: watch::Sender<u64>,
     /// Held while a replacement is made from what is there, so that two writers do not undo each other.
     writing: Mutex<()>,
@@ -62,6 +64,7 @@ impl Credentials {
         let held = Held::new(svid, bundle, &provider)?.only_vouched()?;
         let shared = Shared {
             held: ArcSwap::from_pointee(held),
+            revoked: ArcSwap::default(),
             changes: watch::Sender::new(0),
             writing: Mutex::new(()),
             clock,
@@ -88,6 +91,34 @@ impl Credentials {
             return Ok(());
         }
         self.write(|held| Held::new(held.svid.clone(), bundle, &self.shared.provider))
+    }
+
+    /// Says what is revoked: handshakes from now on refuse those certificates. Closing the connections that they have is for whoever
+    /// holds those ([`Credentials::is_revoked`]). When our own is among them, the rotator renews at once.
+    pub fn revoke(&self, list: Arc<Revocations>) {
+        if *self.shared.revoked.load_full() == *list {
+            return;
+        }
+        self.shared.revoked.store(list);
+        if self.is_own_revoked() {
+            self.shared.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// What is revoked, as it was last said.
+    pub fn revocations(&self) -> Arc<Revocations> {
+        self.shared.revoked.load_full()
+    }
+
+    /// Whether this peer's certificate is revoked.
+    pub fn is_revoked(&self, peer: &Peer) -> bool {
+        self.shared.revoked.load().revokes(&peer.serial, &peer.id.service, peer.not_before)
+    }
+
+    /// Whether our own current certificate is.
+    pub fn is_own_revoked(&self) -> bool {
+        let svid = self.svid();
+        self.shared.revoked.load().revokes(svid.serial(), &svid.id().service, svid.not_before())
     }
 
     fn write(&self, make: impl FnOnce(&Held) -> Result<Held, Error>) -> Result<(), Error> {

@@ -39,6 +39,9 @@ fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Tls> {
 
 fn sentence(error: &Tls) -> String {
     match error {
+        Tls::InvalidCertificate(Bad::Revoked) => {
+            "the peer is refused: its certificate was revoked [CW-1423]".into()
+        }
         Tls::InvalidCertificate(bad) => {
             format!("the peer is refused: {} [CW-1420]", bad_certificate(error, bad))
         }
@@ -52,6 +55,9 @@ fn sentence(error: &Tls) -> String {
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::Tls12NotOffered,
         ) => "the peer is refused: it does not speak TLS 1.3 [CW-1421]".into(),
+        Tls::AlertReceived(Alert::CertificateRevoked) => {
+            "the peer refused us: our certificate was revoked [CW-1423]".into()
+        }
         Tls::AlertReceived(alert) => match alert_received(*alert) {
             Some(words) => format!("the peer refused us: {words} [CW-1422]"),
             None => format!("the peer ended the TLS connection with the alert {alert:?} [CW-1422]"),

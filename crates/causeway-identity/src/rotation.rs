@@ -34,7 +34,7 @@ pub struct Standing {
     pub failures: u32,
     /// When the last one failed.
     pub failed_at: Timestamp,
-    /// It is of no use although its life is not over: its root is no longer trusted.
+    /// It is of no use although its life is not over: its root is no longer trusted, or it is revoked.
     pub is_void: bool,
 }
 

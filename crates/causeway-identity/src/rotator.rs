@@ -248,6 +248,6 @@ fn standing(credentials: &Credentials) -> Standing {
         since: svid.not_before(),
         failures: 0,
         failed_at: Timestamp::default(),
-        is_void: !credentials.is_vouched(),
+        is_void: !credentials.is_vouched() || credentials.is_own_revoked(),
     }
 }

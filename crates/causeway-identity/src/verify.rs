@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use causeway_model::{ServiceKey, SpiffeId};
+use causeway_model::ServiceKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::credentials::{Credentials, Held};
 use crate::error::Refusal;
-use crate::peer::{Expected, read_peer};
+use crate::peer::{Expected, Peer, read_peer};
 use crate::trust::{Part, Root, sha256};
 
 /// Lets in clients of our trust domain.
@@ -42,15 +42,24 @@ pub(crate) struct Pinned {
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
-fn identify(held: &Held, leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> {
-    let id = read_peer(leaf)?.id;
-    match &id.trust_domain == held.bundle.trust_domain() {
-        true => Ok(id),
+fn identify(held: &Held, leaf: &CertificateDer<'_>) -> Result<Peer, Refusal> {
+    let peer = read_peer(leaf)?;
+    match &peer.id.trust_domain == held.bundle.trust_domain() {
+        true => Ok(peer),
         false => Err(Refusal::OtherTrustDomain {
-            got: id.to_string(),
+            got: peer.id.to_string(),
             ours: held.bundle.trust_domain().as_str().to_owned(),
         }),
     }
+}
+
+/// Refuses a revoked certificate, with the alert that tells its owner so (a sidecar that hears it gets a new one).
+fn in_force(credentials: &Credentials, peer: &Peer) -> Result<(), Error> {
+    if !credentials.is_revoked(peer) {
+        return Ok(());
+    }
+    tracing::info!(peer = %peer.id, serial = peer.serial, "a revoked certificate was shown and refused");
+    Err(Error::InvalidCertificate(CertificateError::Revoked))
 }
 
 /// A chain of another trust domain fails as "unknown issuer"; that text would hide the likely cause.
@@ -82,7 +91,7 @@ impl ClientCertVerifier for Clients {
         held.bundle
             .vouches(leaf, intermediates, Part::Client, now)
             .map_err(|error| unknown_or_foreign(error, &held, leaf))?;
-        identify(&held, leaf)?;
+        in_force(&self.credentials, &identify(&held, leaf)?)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -122,11 +131,12 @@ impl ServerCertVerifier for Servers {
         held.bundle
             .vouches(leaf, intermediates, Part::Server, now)
             .map_err(|error| unknown_or_foreign(error, &held, leaf))?;
-        let id = identify(&held, leaf)?;
-        if !self.expected.allows(&id.service) {
+        let peer = identify(&held, leaf)?;
+        if !self.expected.allows(&peer.id.service) {
             let expected = self.expected.services().to_vec();
-            return Err(Refusal::OtherService { got: id.to_string(), expected }.into());
+            return Err(Refusal::OtherService { got: peer.id.to_string(), expected }.into());
         }
+        in_force(&self.credentials, &peer)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -24,6 +24,7 @@ pub mod object;
 pub mod observations;
 pub mod origin;
 pub mod policy;
+pub mod revocation;
 pub mod route;
 pub mod saga;
 pub mod service;
@@ -45,6 +46,7 @@ pub use object::{Condition, ConditionKind, Object, Spec};
 pub use observations::Observations;
 pub use origin::Origin;
 pub use policy::{AccessPolicy, AccessRule, Peer};
+pub use revocation::{Revocations, RevokedSerial, RevokedService};
 pub use route::{
     Backend, Filter, HeaderEdit, HeaderMatch, HttpRoute, ParentKind, ParentRef, PathMatch, PathRewrite,
     QueryMatch, RequestMatch, RetryRule, Rule, TextMatch, Timeouts,

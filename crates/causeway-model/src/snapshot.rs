@@ -13,6 +13,7 @@ use crate::ids::Revision;
 use crate::instance::Instance;
 use crate::names::{InstanceKey, Kind, Name, ObjectKey, ServiceKey};
 use crate::object::{Object, Spec};
+use crate::revocation::Revocations;
 use crate::service::Service;
 
 /// Changes that a snapshot remembers; a reader further behind lists everything again.
@@ -24,6 +25,8 @@ pub struct Snapshot {
     revision: Revision,
     objects: OrdMap<ObjectKey, Arc<Object>>,
     instances: OrdMap<InstanceKey, Arc<Instance>>,
+    /// What is revoked, with the revision at which that last changed.
+    revocations: (Revision, Arc<Revocations>),
     /// By revision and a running number within it.
     history: OrdMap<(Revision, u32), Change>,
     /// Changes at or below this one are forgotten.
@@ -37,6 +40,8 @@ pub enum ResourceKey {
     Object(ObjectKey),
     /// An instance.
     Instance(InstanceKey),
+    /// The list of what is revoked.
+    Revocations,
 }
 
 /// One change.
@@ -116,6 +121,16 @@ impl Snapshot {
         self.instances.range(least..).map(|(_, i)| i).take_while(move |i| i.key.service == service)
     }
 
+    /// What is revoked.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations.1
+    }
+
+    /// The revision at which that last changed; 0 when it never did.
+    pub fn revocations_revision(&self) -> Revision {
+        self.revocations.0
+    }
+
     /// Every service that is declared or has instances, in order.
     pub fn service_keys(&self) -> Vec<ServiceKey> {
         let declared = self
@@ -188,6 +203,18 @@ impl Snapshot {
     pub fn learn_instance(&mut self, instance: Arc<Instance>, at: Revision) {
         self.note(at, ResourceKey::Instance(instance.key.clone()));
         self.instances.insert(instance.key.clone(), instance);
+    }
+
+    /// Puts the list of what is revoked; `revision` becomes the picture's.
+    pub fn put_revocations(&mut self, list: Arc<Revocations>, revision: Revision) {
+        self.note(revision, ResourceKey::Revocations);
+        self.revocations = (revision, list);
+    }
+
+    /// Puts a list that another registry vouches for: it keeps its own `revision`, the picture's becomes `at`.
+    pub fn learn_revocations(&mut self, list: Arc<Revocations>, revision: Revision, at: Revision) {
+        self.note(at, ResourceKey::Revocations);
+        self.revocations = (revision, list);
     }
 
     /// Moves the picture to `revision` without a change of content (a decree that no picture shows, a restart).

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use causeway_model::{
     Check, Condition, Epoch, Health, InstanceKey, Lease, Locality, MeshAddress, ObjectKey, Origin, Protocol,
-    Revision, Spec, Timestamp,
+    Revision, ServiceKey, Spec, Timestamp,
 };
 use minicbor::{Decode, Encode};
 
@@ -100,11 +100,21 @@ pub enum Command {
         id: TokenId,
     },
     /// Writes a certificate down before it is handed out.
-    RecordIssued(Issued),
-    /// Makes certificates worthless before their time.
+    RecordIssued {
+        /// The certificate.
+        issued: Issued,
+        /// The certificate with which it was asked for: a revoked one brings no other.
+        by: Option<Serial>,
+    },
+    /// Makes a certificate worthless before its time.
     RevokeIssued {
         /// Which certificate.
         serial: Serial,
+    },
+    /// Makes every certificate and join token worthless that a service (or gateway) has now.
+    RevokeService {
+        /// Which service.
+        service: ServiceKey,
     },
 }
 
@@ -124,8 +134,9 @@ impl Command {
             Command::Delete { .. } => "delete",
             Command::IssueToken(_) => "issue_token",
             Command::RevokeToken { .. } => "revoke_token",
-            Command::RecordIssued(_) => "record_issued",
+            Command::RecordIssued { .. } => "record_issued",
             Command::RevokeIssued { .. } => "revoke_issued",
+            Command::RevokeService { .. } => "revoke_service",
         }
     }
 }
@@ -275,6 +286,17 @@ pub struct Answer {
     pub registered: Vec<Result<Granted, Error>>,
     /// For an `Apply`: one for each object in the order given, then one for each that was pruned.
     pub objects: Vec<Applied>,
+    /// For a revocation: what it made worthless.
+    pub revoked: Revoked,
+}
+
+/// What a revocation made worthless.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// Certificates that had not expired.
+    pub certificates: usize,
+    /// Join tokens.
+    pub tokens: usize,
 }
 
 /// What a registration got.

@@ -186,10 +186,10 @@ impl Registry {
         self.view.load().issued.get(serial).cloned()
     }
 
-    /// Every certificate that is revoked and has not expired. A revocation is a revision: look again when [`Registry::watch`]
-    /// tells of one.
-    pub fn revoked(&self) -> Vec<Arc<Issued>> {
-        self.view.load().issued.values().filter(|issued| issued.revoked_at.is_some()).cloned().collect()
+    /// Every certificate that was issued and not forgotten, revoked ones too, ordered by serial number. (What proxies are told of
+    /// revocations is in the picture: `Snapshot::revocations`.)
+    pub fn certificates(&self) -> Vec<Arc<Issued>> {
+        self.view.load().issued.values().cloned().collect()
     }
 }
 

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use causeway_model::codec::{self, DecodeError};
-use causeway_model::{Health, Instance, InstanceKey, Object, ObjectKey, Revision, Timestamp};
+use causeway_model::{Health, Instance, InstanceKey, Object, ObjectKey, Revision, ServiceKey, Timestamp};
 use minicbor::{Decode, Encode};
 
 use crate::command::Owner;
@@ -120,6 +120,15 @@ pub(crate) enum Decree {
         key: ObjectKey,
         #[n(1)]
         line: u32,
+    },
+    /// Every certificate and join token that the service has is worthless from this record's time on.
+    #[n(14)]
+    ServiceRevoked {
+        #[n(0)]
+        service: ServiceKey,
+        /// When the last of the certificates expires.
+        #[n(1)]
+        until: Timestamp,
     },
 }
 

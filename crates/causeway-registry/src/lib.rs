@@ -24,12 +24,14 @@ pub mod limits;
 mod machine;
 mod metrics;
 mod objects;
+mod secrets;
 mod services;
 mod token;
 mod view;
 
 pub use command::{
     Answer, Applied, AppliedOutcome, Command, ConnectionId, Granted, Owner, Proposed, Prune, Registration,
+    Revoked,
 };
 pub use error::{Blame, Error, Kind, Retry};
 pub use handle::{Options, Registry};

@@ -34,6 +34,9 @@ pub const TOKENS_MAX: usize = 50_000;
 pub const TOKEN_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Certificates that are issued and not expired: 30,000 proxies, each with a few overlapping ones.
 pub const ISSUED_MAX: usize = 500_000;
+/// Bytes of the list of what is revoked: it travels to every proxy as one resource, of which 1 MiB may be sent. Some 5,000 single
+/// certificates; a revoked service is one entry however many it has.
+pub const REVOCATIONS_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of an owner's name.
 pub const OWNER_BYTES_MAX: usize = 256;
 /// Bytes of a token's id or a certificate's serial number in text.

@@ -4,7 +4,7 @@
 //! Owner: the driver task; a test may run one a million times without a runtime.
 //! Invariant: `apply` never refuses what `decide` gave for the same state, and replaying the records gives the state again
 //! (but for deadlines and connections, which are observations).
-//! Not here: instances (`instances.rs`), objects (`objects.rs`), what must hold of the whole (`invariants.rs`).
+//! Not here: instances (`instances.rs`), objects (`objects.rs`), tokens and certificates (`secrets.rs`), what must hold of the whole (`invariants.rs`).
 //!
 //! ```text
 //! decide(&self, now, command) -> Decision { records, answer }      pure
@@ -22,9 +22,9 @@ use crate::error::Error;
 use crate::guard::Guard;
 use crate::journal::{Decree, Record};
 use crate::lease::Seats;
-use crate::limits::{COMMAND_RECORDS_MAX, ISSUED_MAX, TOKEN_TEXT_BYTES_MAX, TOKENS_MAX};
+use crate::limits::COMMAND_RECORDS_MAX;
 use crate::services::Services;
-use crate::token::{Issued, Serial, Token, TokenId, TokenUse};
+use crate::token::{Issued, Serial, Token, TokenId};
 
 /// The whole state. A clone is cheap: every map shares what it does not change.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +72,9 @@ impl Machine {
             Command::Delete { key, origin } => self.delete(key, origin),
             Command::IssueToken(token) => self.issue_token(now, token),
             Command::RevokeToken { id } => self.revoke_token(id),
-            Command::RecordIssued(issued) => self.record_issued(now, issued),
+            Command::RecordIssued { issued, by } => self.record_issued(now, issued, by.as_ref()),
             Command::RevokeIssued { serial } => self.revoke_issued(serial),
+            Command::RevokeService { service } => self.revoke_service(now, service),
         };
         let (decrees, mut answer) = decided?;
         if decrees.len() > COMMAND_RECORDS_MAX {
@@ -109,8 +110,11 @@ impl Machine {
             Decree::Moved { key, line } => self.apply_moved(key, *line, revision),
             Decree::TokenIssued { token } => self.apply_token(token, at),
             Decree::TokenRevoked { id } => self.forget_token(id),
-            Decree::CertificateIssued { issued } => self.apply_issued(issued, at),
-            Decree::CertificateRevoked { serial } => self.apply_revoked(serial, at),
+            Decree::CertificateIssued { issued } => self.apply_issued(issued, revision, at),
+            Decree::CertificateRevoked { serial } => self.apply_revoked(serial, revision, at),
+            Decree::ServiceRevoked { service, until } => {
+                self.apply_service_revoked(service, *until, revision, at)
+            }
         }
     }
 
@@ -143,94 +147,6 @@ impl Machine {
             if let Some(object) = self.snapshot.object(&applied.key) {
                 applied.conditions = object.conditions.clone();
             }
-        }
-    }
-
-    // === tokens and certificates ===
-
-    fn issue_token(&self, now: Timestamp, token: &Token) -> Decided {
-        let doing = || format!("cannot issue token {}", token.id);
-        let rules = match &token.use_for {
-            TokenUse::Join => 0,
-            TokenUse::Api(rules) => rules.iter().map(String::len).sum(),
-        };
-        if self.tokens.contains_key(&token.id) {
-            return Err(Error::invalid(doing(), "there is one of this id"));
-        }
-        if token.is_expired(now) {
-            return Err(Error::invalid(doing(), "it would have expired already"));
-        }
-        if rules + token.issued_by.len() > TOKEN_TEXT_BYTES_MAX {
-            return Err(Error::full(doing(), "bytes of text in a token", TOKEN_TEXT_BYTES_MAX));
-        }
-        // One that has expired makes room: applying this record forgets it.
-        let has_room = self.token_ends.get_min().is_some_and(|(end, _)| *end <= now);
-        if self.tokens.len() >= TOKENS_MAX && !has_room {
-            return Err(Error::full(doing(), "tokens", TOKENS_MAX));
-        }
-        Ok((vec![Decree::TokenIssued { token: Box::new(token.clone()) }], Answer::default()))
-    }
-
-    fn revoke_token(&self, id: &TokenId) -> Decided {
-        match self.tokens.contains_key(id) {
-            true => Ok((vec![Decree::TokenRevoked { id: id.clone() }], Answer::default())),
-            false => Err(Error::not_found(format_args!("token {id}"))),
-        }
-    }
-
-    fn apply_token(&mut self, token: &Token, at: Timestamp) {
-        while let Some((_, id)) = self.token_ends.get_min().filter(|(end, _)| *end <= at) {
-            let id = id.clone();
-            self.forget_token(&id);
-        }
-        self.forget_token(&token.id);
-        if let Some(end) = token.expires_at {
-            self.token_ends.insert((end, token.id.clone()));
-        }
-        self.tokens.insert(token.id.clone(), Arc::new(token.clone()));
-    }
-
-    fn forget_token(&mut self, id: &TokenId) {
-        if let Some(end) = self.tokens.remove(id).and_then(|token| token.expires_at) {
-            self.token_ends.remove(&(end, id.clone()));
-        }
-    }
-
-    fn record_issued(&self, now: Timestamp, issued: &Issued) -> Decided {
-        let doing = || format!("cannot record certificate {}", issued.serial);
-        if self.issued.contains_key(&issued.serial) {
-            return Err(Error::invalid(doing(), "one of this serial number was issued before"));
-        }
-        if issued.not_after <= now {
-            return Err(Error::invalid(doing(), "it would have expired already"));
-        }
-        let has_room = self.issued_ends.get_min().is_some_and(|(end, _)| *end <= now);
-        if self.issued.len() >= ISSUED_MAX && !has_room {
-            return Err(Error::full(doing(), "certificates in force", ISSUED_MAX));
-        }
-        Ok((vec![Decree::CertificateIssued { issued: Box::new(issued.clone()) }], Answer::default()))
-    }
-
-    fn revoke_issued(&self, serial: &Serial) -> Decided {
-        match self.issued.get(serial) {
-            Some(issued) if issued.revoked_at.is_some() => Ok((vec![], Answer::default())),
-            Some(_) => Ok((vec![Decree::CertificateRevoked { serial: serial.clone() }], Answer::default())),
-            None => Err(Error::not_found(format_args!("certificate {serial}"))),
-        }
-    }
-
-    fn apply_issued(&mut self, issued: &Issued, at: Timestamp) {
-        while let Some((end, serial)) = self.issued_ends.get_min().filter(|(end, _)| *end <= at).cloned() {
-            self.issued.remove(&serial);
-            self.issued_ends.remove(&(end, serial));
-        }
-        self.issued_ends.insert((issued.not_after, issued.serial.clone()));
-        self.issued.insert(issued.serial.clone(), Arc::new(issued.clone()));
-    }
-
-    fn apply_revoked(&mut self, serial: &Serial, at: Timestamp) {
-        if let Some(issued) = self.issued.get_mut(serial) {
-            Arc::make_mut(issued).revoked_at = Some(at);
         }
     }
 

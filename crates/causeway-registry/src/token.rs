@@ -173,6 +173,10 @@ pub struct Issued {
     /// Since when it is revoked.
     #[n(3)]
     pub revoked_at: Option<Timestamp>,
+    /// When its life begins; 0 in records from before this was written down.
+    #[n(4)]
+    #[cbor(default)]
+    pub not_before: Timestamp,
 }
 
 /// An identity on paper: trust domain, namespace, service.

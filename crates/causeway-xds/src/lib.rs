@@ -39,7 +39,7 @@ pub use hold::{Hold, Known, REPORT_INTERVAL};
 pub use hub::{Hub, Lagging, Proxy};
 pub use keep_alive::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 pub use link::{BACKOFF_MAX, BACKOFF_MIN, Conduit, DIAL_TIME_MAX, Dial, Io, Link};
-pub use peer::{Peer, PeerIdentity, Reason, Refused};
+pub use peer::{Peer, PeerIdentity, Proven, Reason, Refused};
 pub use picture::{NotAPicture, Picture};
 pub use presence::{ACKNOWLEDGE_WAIT_MAX, Held, Presence};
 pub use reader::{Role, WANTS_MAX};

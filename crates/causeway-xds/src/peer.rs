@@ -15,13 +15,24 @@ use crate::stream::code;
 /// What the accept loop proved about a connection: set it as an extension of every request of that connection. `None` is a
 /// connection without a client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer(pub Option<SpiffeId>);
+pub struct Peer(pub Option<Proven>);
+
+/// A certificate that was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// Whom it names.
+    pub spiffe: SpiffeId,
+    /// Its serial number, lower-case hexadecimal without leading zeros.
+    pub serial: String,
+}
 
 /// Who asks for a certificate. `Debug` does not show the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
     /// The identity of the connection's certificate, when it has one.
     pub spiffe: Option<SpiffeId>,
+    /// The serial number of that certificate.
+    pub serial: Option<String>,
     /// The token in the `authorization` metadata, when there is one; not verified yet.
     pub token: Option<String>,
 }
@@ -29,7 +40,8 @@ pub struct PeerIdentity {
 impl fmt::Debug for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "***");
-        f.debug_struct("PeerIdentity").field("spiffe", &self.spiffe).field("token", &token).finish()
+        let mut shown = f.debug_struct("PeerIdentity");
+        shown.field("spiffe", &self.spiffe).field("serial", &self.serial).field("token", &token).finish()
     }
 }
 
@@ -46,20 +58,21 @@ impl PeerIdentity {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token.len() <= TOKEN_BYTES_MAX)
             .map(|(_, token)| token.trim().to_owned());
-        PeerIdentity { spiffe: identity(request), token }
+        let (spiffe, serial) = proven(request).map(|one| (one.spiffe.clone(), one.serial.clone())).unzip();
+        PeerIdentity { spiffe, serial, token }
     }
 }
 
 /// The identity that the connection proved, or the refusal of those who proved none.
 pub(crate) fn require<T>(request: &tonic::Request<T>) -> Result<SpiffeId, tonic::Status> {
-    identity(request).ok_or_else(|| {
+    proven(request).map(|one| one.spiffe.clone()).ok_or_else(|| {
         let text = format!("this needs a client certificate of the mesh [{}]", code::NO_IDENTITY);
         tonic::Status::unauthenticated(text)
     })
 }
 
-fn identity<T>(request: &tonic::Request<T>) -> Option<SpiffeId> {
-    request.extensions().get::<Peer>().and_then(|peer| peer.0.clone())
+fn proven<T>(request: &tonic::Request<T>) -> Option<&Proven> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.0.as_ref())
 }
 
 /// The answer no, with a code for the operator.

@@ -13,6 +13,8 @@ use causeway_model::{Instance, Object, Revision, ServiceKey, Snapshot, codec};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use crate::resource::Listed;
+
 /// What the bytes begin with.
 const MAGIC: &[u8; 7] = b"CWPICT\x01";
 
@@ -44,6 +46,8 @@ struct Written {
     objects: Vec<ByteVec>,
     #[n(4)]
     instances: Vec<ByteVec>,
+    #[n(5)]
+    revocations: Option<Listed>,
 }
 
 impl Picture {
@@ -55,6 +59,7 @@ impl Picture {
             wants: self.wants.clone(),
             objects: self.snapshot.objects().map(|object| codec::encode(&**object).into()).collect(),
             instances: self.snapshot.instances().map(|instance| codec::encode(&**instance).into()).collect(),
+            revocations: Listed::of(&self.snapshot),
         };
         let mut bytes = MAGIC.to_vec();
         bytes.extend(codec::encode(&written));
@@ -80,6 +85,9 @@ impl Picture {
         }
         for instance in written.instances.iter().filter_map(|bytes| codec::decode::<Instance>(bytes).ok()) {
             snapshot.learn_instance(Arc::new(instance), written.revision);
+        }
+        if let Some(Listed { revision, list }) = written.revocations {
+            snapshot.learn_revocations(Arc::new(list), revision, written.revision);
         }
         snapshot.advance(written.revision);
         snapshot.forget_history();

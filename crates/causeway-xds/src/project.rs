@@ -127,6 +127,7 @@ fn belongs(snapshot: &Snapshot, subscriptions: &BTreeSet<Subscription>, key: &Re
             return subscriptions.contains(&Subscription::InstancesOf(key.service.clone()));
         }
         ResourceKey::Object(key) => key,
+        ResourceKey::Revocations => return subscriptions.contains(&Subscription::Revocations),
     };
     let own = || ServiceKey::new(key.namespace.clone(), key.name.clone());
     match key.kind {
@@ -187,6 +188,10 @@ fn list<'a>(
     };
     for subscription in subscriptions {
         match subscription {
+            Subscription::Revocations => {
+                let key = ResourceKey::Revocations;
+                found.extend(revision(snapshot, &key).map(|at| (key, at)));
+            }
             Subscription::Service(key) => found.extend(find(ObjectKey::service(key))),
             Subscription::Gateway(key) => found.extend(find(gateway(key))),
             Subscription::SecretsOf(key) => found.extend(secrets_of(snapshot, key).filter_map(find)),

@@ -7,7 +7,7 @@
 //! Not here: the connection (`link.rs`), the task (`client.rs`), what the server owes (`stream.rs`).
 //!
 //! ```text
-//! Sidecar(S) -> Service S, policies of S                 Gateway(G) -> Gateway G, routes of G, secrets of G
+//! Sidecar(S) -> Service S, policies of S                 Gateway(G) -> Gateway G, routes of G, secrets of G      both -> revocations
 //! want(U) -> Service U, instances of U, routes of U      route -> each backend, as if wanted      subset -> Service and instances of its parent
 //! ```
 //! The snapshot's own revision counts what this client published; it is never below the control plane's revision, and a
@@ -46,12 +46,14 @@ impl Role {
         match self {
             Role::Sidecar(own) => {
                 vec![
+                    Subscription::Revocations,
                     Subscription::Service(own.clone()),
                     Subscription::PoliciesOf(own.clone()),
                     Subscription::TrafficIn(own.namespace.clone()),
                 ]
             }
             Role::Gateway(own) => vec![
+                Subscription::Revocations,
                 Subscription::Gateway(own.clone()),
                 Subscription::RoutesOf(ParentKind::Gateway, own.clone()),
                 Subscription::GrpcRoutesOf(ParentKind::Gateway, own.clone()),
@@ -317,6 +319,7 @@ impl Reader {
                 self.snapshot.learn_object(object, at);
             }
             Decoded::Instance(instance) => self.snapshot.learn_instance(instance, at),
+            Decoded::Revocations(revision, list) => self.snapshot.learn_revocations(list, revision, at),
         }
         self.is_changed = true;
         Ok(())
@@ -329,6 +332,9 @@ impl Reader {
         match key {
             ResourceKey::Object(object) => self.snapshot.remove_object(object, at),
             ResourceKey::Instance(instance) => self.snapshot.remove_instance(instance, at),
+            ResourceKey::Revocations => {
+                self.snapshot.learn_revocations(Arc::default(), Revision::default(), at)
+            }
         }
         self.are_links_changed |= self.links.remove(key).is_some();
         self.is_changed = true;
@@ -387,7 +393,10 @@ impl Reader {
 
     fn keys(&self) -> Vec<ResourceKey> {
         let objects = self.snapshot.objects().map(|object| ResourceKey::Object(object.key.clone()));
-        objects.chain(self.snapshot.instances().map(|i| ResourceKey::Instance(i.key.clone()))).collect()
+        let instances = self.snapshot.instances().map(|i| ResourceKey::Instance(i.key.clone()));
+        let list =
+            resource::revision(&self.snapshot, &ResourceKey::Revocations).map(|_| ResourceKey::Revocations);
+        objects.chain(instances).chain(list).collect()
     }
 
     /// What the picture has of a type: name to version, in chunks that fit a request.

@@ -1,4 +1,4 @@
-//! What travels on the native stream: eight types of resources, and the parents by which they are subscribed to.
+//! What travels on the native stream: nine types of resources, and the parents by which they are subscribed to.
 //!
 //! In:    keys of the model, names and type URLs of the wire.      Out: each as the other.
 //! Owner: nobody; pure.
@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! type          subscribed by                          brings                                  named
+//! Revocations   `all`            all                   the list of what is revoked             all
 //! Service       its own key      default/inventory     the declaration                         default/inventory
 //! Instance      its service      default/inventory     all that registered as it               default/inventory/<id>
 //! HTTPRoute     its parent       Service:default/cart  all routes that hang on it              default/<route>
@@ -18,7 +19,7 @@
 //! Gateway       its own key      default/public        the gateway                             default/public
 //! Secret        the gateway      default/public        those its listeners name                default/<secret>
 //! ```
-//! The payload is the CBOR of [`Object`] or [`Instance`](causeway_model::Instance); an object travels without the text it was written as and without
+//! The payload is the CBOR of [`Object`] or [`Instance`](causeway_model::Instance) (or of the list with its revision); an object travels without the text it was written as and without
 //! its conditions, which no proxy reads.
 
 use std::fmt;
@@ -27,12 +28,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use causeway_model::{
     Instance, InstanceId, InstanceKey, Kind, Name, Object, ObjectKey, ParentKind, ResourceKey, Revision,
-    ServiceKey, Snapshot, codec,
+    Revocations, ServiceKey, Snapshot, codec,
 };
+use minicbor::{Decode, Encode};
 
 /// A type of resource, in the order in which a push sends them: what is referred to comes before what refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
+    /// Who is no longer believed.
+    Revocations,
     /// Certificates of gateways.
     Secret,
     /// Declared services.
@@ -53,7 +57,8 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// Every type, in order.
-    pub const ALL: [ResourceType; 8] = [
+    pub const ALL: [ResourceType; 9] = [
+        ResourceType::Revocations,
         ResourceType::Secret,
         ResourceType::Service,
         ResourceType::Instance,
@@ -67,6 +72,7 @@ impl ResourceType {
     /// Its type URL.
     pub const fn url(self) -> &'static str {
         match self {
+            ResourceType::Revocations => "type.causeway.dev/causeway.v1.Revocations",
             ResourceType::Secret => "type.causeway.dev/causeway.v1.Secret",
             ResourceType::Service => "type.causeway.dev/causeway.v1.Service",
             ResourceType::Instance => "type.causeway.dev/causeway.v1.Instance",
@@ -85,7 +91,11 @@ impl ResourceType {
 
     /// The type of a resource; `None` for what is not sent to proxies (topics, subscriptions to them, sagas).
     pub fn of(key: &ResourceKey) -> Option<Self> {
-        let ResourceKey::Object(key) = key else { return Some(ResourceType::Instance) };
+        let key = match key {
+            ResourceKey::Object(key) => key,
+            ResourceKey::Instance(_) => return Some(ResourceType::Instance),
+            ResourceKey::Revocations => return Some(ResourceType::Revocations),
+        };
         match key.kind {
             Kind::Service => Some(ResourceType::Service),
             Kind::Gateway => Some(ResourceType::Gateway),
@@ -98,12 +108,12 @@ impl ResourceType {
         }
     }
 
-    /// The kind of object that it carries; `None` for instances.
+    /// The kind of object that it carries; `None` for what is none.
     pub const fn kind(self) -> Option<Kind> {
         match self {
             ResourceType::Secret => Some(Kind::Secret),
             ResourceType::Service => Some(Kind::Service),
-            ResourceType::Instance => None,
+            ResourceType::Instance | ResourceType::Revocations => None,
             ResourceType::AccessPolicy => Some(Kind::AccessPolicy),
             ResourceType::HttpRoute => Some(Kind::HttpRoute),
             ResourceType::GrpcRoute => Some(Kind::GrpcRoute),
@@ -116,6 +126,8 @@ impl ResourceType {
 /// A parent that a client subscribed to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subscription {
+    /// The list of what is revoked.
+    Revocations,
     /// The secrets of a gateway.
     SecretsOf(ServiceKey),
     /// A service's declaration.
@@ -138,6 +150,7 @@ impl Subscription {
     /// The type of what it brings.
     pub const fn resource_type(&self) -> ResourceType {
         match self {
+            Subscription::Revocations => ResourceType::Revocations,
             Subscription::SecretsOf(_) => ResourceType::Secret,
             Subscription::Service(_) => ResourceType::Service,
             Subscription::InstancesOf(_) => ResourceType::Instance,
@@ -152,6 +165,7 @@ impl Subscription {
     /// Reads the name in a subscription to `kind`; `None` when it is not one.
     pub fn parse(kind: ResourceType, name: &str) -> Option<Self> {
         Some(match kind {
+            ResourceType::Revocations => (name == ALL).then_some(Subscription::Revocations)?,
             ResourceType::Secret => Subscription::SecretsOf(parse_service(name)?),
             ResourceType::Service => Subscription::Service(parse_service(name)?),
             ResourceType::Instance => Subscription::InstancesOf(parse_service(name)?),
@@ -177,6 +191,7 @@ impl fmt::Display for Subscription {
     /// The name on the wire.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Subscription::Revocations => f.write_str(ALL),
             Subscription::RoutesOf(parent, key) | Subscription::GrpcRoutesOf(parent, key) => match parent {
                 ParentKind::Gateway => write!(f, "Gateway:{key}"),
                 ParentKind::Service => write!(f, "Service:{key}"),
@@ -191,6 +206,9 @@ impl fmt::Display for Subscription {
     }
 }
 
+/// The name of the one list.
+const ALL: &str = "all";
+
 fn parse_service(name: &str) -> Option<ServiceKey> {
     let (namespace, name) = name.split_once('/')?;
     ServiceKey::parse(namespace, name).ok()
@@ -201,11 +219,15 @@ pub fn name(key: &ResourceKey) -> String {
     match key {
         ResourceKey::Object(key) => format!("{}/{}", key.namespace, key.name),
         ResourceKey::Instance(key) => key.to_string(),
+        ResourceKey::Revocations => ALL.to_owned(),
     }
 }
 
 /// The resource of `kind` with this name; `None` when it is not a name.
 pub fn parse_name(kind: ResourceType, name: &str) -> Option<ResourceKey> {
+    if kind == ResourceType::Revocations {
+        return (name == ALL).then_some(ResourceKey::Revocations);
+    }
     let (namespace, rest) = name.split_once('/')?;
     let namespace = Name::new(namespace).ok()?;
     match kind.kind() {
@@ -225,6 +247,25 @@ pub enum Decoded {
     Object(Arc<Object>),
     /// An instance.
     Instance(Arc<Instance>),
+    /// What is revoked, with the revision at which that last changed.
+    Revocations(Revision, Arc<Revocations>),
+}
+
+/// The list as it travels and is kept.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct Listed {
+    #[n(0)]
+    pub(crate) revision: Revision,
+    #[n(1)]
+    pub(crate) list: Revocations,
+}
+
+impl Listed {
+    /// The list of a picture; `None` when nothing was ever revoked.
+    pub(crate) fn of(snapshot: &Snapshot) -> Option<Self> {
+        let (revision, list) = (snapshot.revocations_revision(), snapshot.revocations());
+        (revision > Revision::default()).then(|| Listed { revision, list: Revocations::clone(list) })
+    }
 }
 
 /// The payload of a resource and its revision; `None` when the picture does not have it.
@@ -245,6 +286,10 @@ pub fn payload(snapshot: &Snapshot, key: &ResourceKey) -> Option<(Revision, Byte
                 written: String::new(),
             };
             Some((object.revision, codec::encode(&slim).into()))
+        }
+        ResourceKey::Revocations => {
+            let listed = Listed::of(snapshot)?;
+            Some((listed.revision, codec::encode(&listed).into()))
         }
     }
 }
@@ -268,6 +313,10 @@ pub fn decode(key: &ResourceKey, payload: &[u8]) -> Result<Decoded, String> {
             Ok(other) => misnamed(&format_args!("{} with the content of a {}", other.key, other.spec.kind())),
             Err(error) => Err(error.to_string()),
         },
+        ResourceKey::Revocations => match codec::decode::<Listed>(payload) {
+            Ok(Listed { revision, list }) => Ok(Decoded::Revocations(revision, Arc::new(list))),
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 
@@ -276,6 +325,9 @@ pub fn revision(snapshot: &Snapshot, key: &ResourceKey) -> Option<Revision> {
     match key {
         ResourceKey::Object(key) => Some(snapshot.object(key)?.revision),
         ResourceKey::Instance(key) => Some(snapshot.instance(key)?.revision),
+        ResourceKey::Revocations => {
+            Some(snapshot.revocations_revision()).filter(|at| *at > Revision::default())
+        }
     }
 }
 
@@ -305,15 +357,18 @@ mod tests {
             (ResourceType::AccessPolicy, "a.b/c"),
             (ResourceType::Secret, "default/public"),
             (ResourceType::Gateway, "default/public"),
+            (ResourceType::Revocations, "all"),
         ];
         for (kind, text) in cases {
             let subscription = Subscription::parse(kind, text).unwrap();
             assert_eq!(subscription.to_string(), text);
             assert_eq!(subscription.resource_type(), kind);
         }
-        for (kind, text) in
-            [(ResourceType::Instance, "default/pay/10.0.0.1:80#A"), (ResourceType::HttpRoute, "default/r")]
-        {
+        for (kind, text) in [
+            (ResourceType::Instance, "default/pay/10.0.0.1:80#A"),
+            (ResourceType::HttpRoute, "default/r"),
+            (ResourceType::Revocations, "all"),
+        ] {
             let key = parse_name(kind, text).unwrap();
             assert_eq!(name(&key), text);
             assert_eq!(ResourceType::of(&key), Some(kind));
@@ -328,6 +383,7 @@ mod tests {
             (ResourceType::Service, "default/"),
             (ResourceType::HttpRoute, "default/inventory"),
             (ResourceType::HttpRoute, "Topic:default/inventory"),
+            (ResourceType::Revocations, "default/inventory"),
         ];
         for (kind, text) in cases {
             assert_eq!(Subscription::parse(kind, text), None, "{text}");

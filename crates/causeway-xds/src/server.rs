@@ -228,6 +228,7 @@ fn resource_text(key: &ResourceKey) -> String {
     match key {
         ResourceKey::Object(key) => key.to_string(),
         ResourceKey::Instance(key) => format!("Instance {key}"),
+        ResourceKey::Revocations => "Revocations".to_owned(),
     }
 }
 

@@ -103,6 +103,7 @@ pub(crate) enum Edit {
     Policy(u8, Vec<u8>),
     Gateway(u8, Vec<u8>),
     Secret(u8),
+    Revoke(u8),
     Remove(u8),
     Forget,
 }
@@ -124,6 +125,7 @@ impl Edit {
             1 => (any::<u8>(), vec(any::<u8>(), 0..3)).prop_map(|(n, targets)| Edit::Policy(n, targets)),
             1 => (any::<u8>(), vec(any::<u8>(), 0..3)).prop_map(|(n, secrets)| Edit::Gateway(n, secrets)),
             1 => any::<u8>().prop_map(Edit::Secret),
+            1 => any::<u8>().prop_map(Edit::Revoke),
             4 => any::<u8>().prop_map(Edit::Remove),
             1 => Just(Edit::Forget),
         ]
@@ -153,6 +155,11 @@ impl Edit {
                 put(snapshot, Kind::Gateway, *n, gateway(&secrets));
             }
             Edit::Secret(n) => put(snapshot, Kind::Secret, *n, secret()),
+            Edit::Revoke(n) => {
+                let mut list = Revocations::clone(snapshot.revocations());
+                list.revoke_serial(format!("{n:02x}"), service(some_name(*n)), Timestamp::default());
+                snapshot.put_revocations(Arc::new(list), Revision::new(at));
+            }
             Edit::Remove(n) => remove(snapshot, usize::from(*n), Revision::new(at)),
             Edit::Forget => snapshot.forget_history(),
         }
@@ -176,9 +183,10 @@ fn remove(snapshot: &mut Snapshot, n: usize, at: Revision) {
 }
 
 pub(crate) fn any_subscription() -> impl Strategy<Value = Subscription> {
-    (0..7u8, any::<u8>()).prop_map(|(kind, n)| {
+    (0..8u8, any::<u8>()).prop_map(|(kind, n)| {
         let key = service(some_name(n));
         match kind {
+            7 => Subscription::Revocations,
             0 => Subscription::Service(key),
             1 => Subscription::InstancesOf(key),
             2 => Subscription::PoliciesOf(key),

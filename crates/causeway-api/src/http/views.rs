@@ -137,6 +137,7 @@ pub(super) fn resource(key: &ResourceKey) -> String {
     match key {
         ResourceKey::Object(key) => key.to_string(),
         ResourceKey::Instance(key) => format!("instance {key}"),
+        ResourceKey::Revocations => "the list of revocations".to_owned(),
     }
 }
 

@@ -109,6 +109,8 @@ impl Wanted {
             ResourceKey::Object(key) => {
                 (&key.namespace, (key.kind == causeway_model::Kind::Service).then_some(&key.name))
             }
+            // Of no namespace: for those who watch everything.
+            ResourceKey::Revocations => return self.scope.is_none() && self.service.is_none(),
         };
         self.scope.as_ref().is_none_or(|scope| scope == namespace)
             && self
@@ -213,6 +215,10 @@ fn change(snapshot: &Snapshot, revision: Revision, key: &ResourceKey) -> Value {
                 "object": object.map(|object| causeway_spec::render(object)),
             })
         }
+        ResourceKey::Revocations => json!({
+            "revision": revision.get(), "type": "put", "kind": "Revocations",
+            "count": snapshot.revocations().len(),
+        }),
     }
 }
 

@@ -103,6 +103,37 @@ async fn odd_certificates_are_refused() {
         (&["spiffe://causeway.local/ns/default/svc/cart/"], &[], "is not an identity of the form"),
         (&["spiffe://causeway.local/ns/default/sa/cart"], &[], "is not an identity of the form"),
         (&["spiffe://CAUSEWAY.local/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["SPIFFE://causeway.local/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["Spiffe://causeway.local/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["https://causeway.local/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe:/causeway.local/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&[" spiffe://causeway.local/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/cart "], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/c%61rt"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns%2Fdefault/svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/Cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns//svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local//ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe:///ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/cart/x"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/../svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/./svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/cart?x=1"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/cart?"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/ns/default/svc/cart#x"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local:443/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://u@causeway.local/ns/default/svc/cart"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local"], &[], "is not an identity of the form"),
+        (&["spiffe://causeway.local/svc/cart/ns/default"], &[], "is not an identity of the form"),
+        (&[""], &[], "is not an identity of the form"),
+        (&["", cart], &[], "has 2 URI subject alternative names"),
+        (
+            &[cart, "urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6"],
+            &[],
+            "has 2 URI subject alternative names",
+        ),
+        (&[bank, cart, bank], &["cart"], "has 3 URI subject alternative names"),
     ] {
         let odd = world.odd(uris, dns);
         check_client(&world, &odd.client(), words).await;
@@ -116,6 +147,23 @@ async fn odd_certificates_are_refused() {
     check_client(&world, &server_only.client(), "not meant for this side").await;
     let signer = world.odd_with(&[cart], &[], |p| p.key_usages.push(rcgen::KeyUsagePurpose::KeyCertSign));
     check_client(&world, &signer.client(), "one that signs others").await;
+    // A second extension of the same kind, whichever of the two is read.
+    let twice = world.odd_with(&[cart], &[], |params| {
+        // GeneralNames with one URI.
+        let length = u8::try_from(bank.len()).unwrap();
+        let content = [&[0x30, length + 2, 0x86, length], bank.as_bytes()].concat();
+        params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], content));
+    });
+    let server = mesh_server_config(&world.credentials("orders"), &[]);
+    shake(&server, &twice.client()).await.0.expect_err("two extensions of names");
+    // Names of other kinds say nothing, and do no harm.
+    let named = world.odd_with(&[cart], &["bank.causeway.local"], |params| {
+        params.subject_alt_names.push(rcgen::SanType::IpAddress("10.0.0.1".parse().unwrap()));
+        params.subject_alt_names.push(rcgen::SanType::Rfc822Name("bank@causeway.local".try_into().unwrap()));
+        params.distinguished_name.push(rcgen::DnType::CommonName, bank);
+    });
+    let served = shake(&server, &named.client()).await.0.unwrap();
+    assert_eq!(peer_identity(served.get_ref().1), Some(world.id("cart")));
     // The control: the same way of making one, with nothing odd about it, is let in.
     let plain = world.odd(&[cart], &["cart.causeway.local"]);
     let served =

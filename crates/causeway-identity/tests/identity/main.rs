@@ -4,5 +4,7 @@
 
 mod authority;
 mod handshake;
+mod revocation;
 mod rotation;
+mod wire;
 mod world;

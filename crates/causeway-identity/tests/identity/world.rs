@@ -122,7 +122,11 @@ impl Odd {
     /// A client that shows it and believes everybody.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         let builder = credulous(&[&rustls::version::TLS13]);
-        Arc::new(builder.with_client_auth_cert(vec![self.certificate.clone()], self.key()).unwrap())
+        // Shown as it is: a client that looks at its own certificate would not show every odd one.
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let key = provider.key_provider.load_private_key(self.key()).unwrap();
+        let shown = rustls::sign::CertifiedKey::new(vec![self.certificate.clone()], key);
+        Arc::new(builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(shown))))
     }
 
     /// A server that shows it and wants no certificate.

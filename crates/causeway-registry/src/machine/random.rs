@@ -77,6 +77,11 @@ fn command() -> impl Strategy<Value = Command> {
         let end = seconds.map(|seconds| START.plus(Duration::from_secs(seconds)));
         Command::IssueToken(token(&format!("t{n}"), end))
     });
+    let signed = (0..6u8, any::<bool>(), 1..200u64, 0..6u8).prop_map(|(n, is_other, seconds, by)| {
+        let of = if is_other { ServiceKey::parse("default", "cart").unwrap() } else { service() };
+        let issued = certificate(&format!("{n:02x}"), of, seconds);
+        Command::RecordIssued { issued, by: (by < 5).then(|| Serial::new(&format!("{by:02x}")).unwrap()) }
+    });
     prop_oneof![
         6 => registration().prop_map(Command::Register),
         2 => prop::collection::vec(registration(), 0..6).prop_map(Command::RegisterMany),
@@ -91,6 +96,12 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|((name, spec), origin)| Command::Delete { key: object(spec.kind(), &name), origin }),
         1 => issued,
         1 => (0..4u8).prop_map(|n| Command::RevokeToken { id: TokenId::new(&format!("t{n}")).unwrap() }),
+        2 => signed,
+        1 => (0..6u8).prop_map(|n| Command::RevokeIssued { serial: Serial::new(&format!("{n:02x}")).unwrap() }),
+        1 => any::<bool>().prop_map(|is_other| {
+            let cart = ServiceKey::parse("default", "cart").unwrap();
+            Command::RevokeService { service: if is_other { cart } else { service() } }
+        }),
     ]
 }
 
@@ -104,6 +115,15 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Whatever is revoked and has not expired is in the picture, and nothing else is.
+fn check_revoked(house: &House) {
+    let list = house.machine.snapshot.revocations();
+    for one in house.machine.issued.values().filter(|one| one.not_after > house.now) {
+        let is_listed = list.revokes(one.serial.as_str(), &one.identity.service, one.not_before);
+        assert_eq!(is_listed, one.revoked_at.is_some(), "{one:?} {list:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -115,7 +135,10 @@ proptest! {
         for event in events {
             match event {
                 // `say` checks the invariants after each; a refusal is an answer like any other.
-                Event::Said(command) => drop(house.say(*command)),
+                Event::Said(command) => {
+                    drop(house.say(*command));
+                    check_revoked(&house);
+                }
                 Event::Passed(time) => house.pass(time),
                 Event::Restarted => house.restart(),
                 Event::Away => house.machine.resume(house.now),

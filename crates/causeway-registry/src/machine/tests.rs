@@ -3,15 +3,15 @@ use std::time::Duration;
 use causeway_model::{
     AccessPolicy, Condition, ConditionKind, Epoch, Gateway, Health, HttpRoute, Instance, InstanceId,
     InstanceKey, Kind, Lease, Lifecycle, Listener, ListenerProtocol, Locality, Name, Origin, ParentKind,
-    ParentRef, Protocol, Rule, Service, ServiceKey, ServicePort, Spec, Topic,
+    ParentRef, Protocol, Revocations, Rule, Service, ServiceKey, ServicePort, Spec, Topic,
 };
 
 use super::*;
 use crate::command::{AppliedOutcome, ConnectionId, Owner, Proposed, Prune, Registration};
 use crate::error::Kind as ErrorKind;
 use crate::invariants;
-use crate::limits::{CONNECTION_GRACE, RETURN_GRACE, SUSPECT_AGE_MAX};
-use crate::token::{Digest, TokenError};
+use crate::limits::{self, CONNECTION_GRACE, RETURN_GRACE, SUSPECT_AGE_MAX};
+use crate::token::{Digest, TokenError, TokenUse};
 
 mod random;
 
@@ -111,6 +111,9 @@ fn assert_same(a: &Machine, b: &Machine, now: Timestamp) {
         guard
     };
     assert_eq!(guard(a), guard(b));
+    assert!(a.issued.values().eq(b.issued.values()) && a.tokens.values().eq(b.tokens.values()));
+    assert_eq!(a.snapshot.revocations(), b.snapshot.revocations());
+    assert_eq!(a.snapshot.revocations_revision(), b.snapshot.revocations_revision());
     assert_eq!(a.services, b.services);
     assert_eq!(a.referrers, b.referrers);
     assert_eq!(a.files, b.files);
@@ -698,27 +701,131 @@ fn tokens_are_revisions_that_no_picture_shows_and_are_forgotten_when_they_end() 
     house.restart();
 }
 
+fn certificate(serial: &str, of: ServiceKey, seconds: u64) -> Issued {
+    let domain = causeway_model::TrustDomain::new("causeway.local").unwrap();
+    Issued {
+        serial: Serial::new(serial).unwrap(),
+        identity: causeway_model::SpiffeId::new(domain, of),
+        not_after: START.plus(Duration::from_secs(seconds)),
+        revoked_at: None,
+        not_before: Timestamp::from_millis(START.as_millis() - 1000),
+    }
+}
+
+fn issue(house: &mut House, serial: &str, of: ServiceKey, seconds: u64) -> Result<Answer, Error> {
+    house.say(Command::RecordIssued { issued: certificate(serial, of, seconds), by: None })
+}
+
 #[test]
 fn certificates_are_recorded_once_revoked_once_and_forgotten_at_their_end() {
     let mut house = House::new();
-    let domain = causeway_model::TrustDomain::new("causeway.local").unwrap();
-    let identity = causeway_model::SpiffeId::new(domain, service());
-    let certificate = |serial: &str, seconds| Issued {
-        serial: Serial::new(serial).unwrap(),
-        identity: identity.clone(),
-        not_after: START.plus(Duration::from_secs(seconds)),
-        revoked_at: None,
-    };
-    house.say(Command::RecordIssued(certificate("0a", 60))).unwrap();
-    assert!(house.say(Command::RecordIssued(certificate("0a", 60))).is_err());
+    issue(&mut house, "0a", service(), 60).unwrap();
+    assert!(issue(&mut house, "0a", service(), 60).is_err());
     let revoke = Command::RevokeIssued { serial: Serial::new("0a").unwrap() };
-    assert!(house.say(revoke.clone()).unwrap().is_changed);
+    let revoked = house.say(revoke.clone()).unwrap();
+    assert_eq!((revoked.is_changed, revoked.revoked.certificates), (true, 1));
     assert!(!house.say(revoke).unwrap().is_changed);
     house.restart();
     assert_eq!(house.machine.issued.values().next().unwrap().revoked_at, Some(START));
+    let list = house.machine.snapshot.revocations().clone();
+    assert!(list.revokes("0a", &service(), START) && !list.revokes("0b", &service(), START));
+    assert_eq!(house.machine.snapshot.revocations_revision(), Revision::new(2));
     house.pass(Duration::from_secs(60));
-    house.say(Command::RecordIssued(certificate("0b", 120))).unwrap();
+    issue(&mut house, "0b", service(), 120).unwrap();
     assert_eq!(house.machine.issued.keys().map(Serial::as_str).collect::<Vec<_>>(), ["0b"]);
+    assert!(house.machine.snapshot.revocations().is_empty(), "what has expired leaves the picture");
+    house.restart();
+}
+
+#[test]
+fn a_revoked_certificate_brings_no_other() {
+    let mut house = House::new();
+    issue(&mut house, "0a", service(), 60).unwrap();
+    let by = |by: &str, serial| Command::RecordIssued {
+        issued: certificate(serial, service(), 60),
+        by: Serial::new(by),
+    };
+    house.say(by("0a", "0b")).unwrap();
+    house.say(Command::RevokeIssued { serial: Serial::new("0a").unwrap() }).unwrap();
+    assert_eq!(*house.say(by("0a", "0c")).unwrap_err().kind(), ErrorKind::Invalid);
+    house.say(by("0b", "0c")).unwrap();
+}
+
+#[test]
+fn a_service_is_revoked_with_its_join_tokens_and_only_it() {
+    let mut house = House::new();
+    let other = ServiceKey::parse("default", "cart").unwrap();
+    let revoke = Command::RevokeService { service: service() };
+    assert_eq!(*house.say(revoke.clone()).unwrap_err().kind(), ErrorKind::NotFound);
+    for (serial, of, seconds) in [("0a", service(), 60), ("0b", service(), 90), ("0c", other.clone(), 90)] {
+        issue(&mut house, serial, of, seconds).unwrap();
+    }
+    let of = |id: &str, namespace: Option<&str>, name: Option<&str>| {
+        let part = |part: Option<&str>| part.map(|part| Name::new(part).unwrap());
+        Token { namespace: part(namespace), service: part(name), ..token(id, None) }
+    };
+    house.say(Command::IssueToken(of("t1", Some("default"), Some("orders")))).unwrap();
+    house.say(Command::IssueToken(of("t2", Some("default"), Some("cart")))).unwrap();
+    house.say(Command::IssueToken(of("t3", Some("default"), None))).unwrap();
+    house
+        .say(Command::IssueToken(Token {
+            use_for: TokenUse::Api(vec![]),
+            ..of("t4", Some("default"), Some("orders"))
+        }))
+        .unwrap();
+    house.pass(Duration::from_millis(1_500));
+    let revoked = house.say(revoke.clone()).unwrap().revoked;
+    assert_eq!((revoked.certificates, revoked.tokens), (2, 1));
+    let list = house.machine.snapshot.revocations().clone();
+    assert!(list.revokes("0a", &service(), START) && list.revokes("never recorded", &service(), START));
+    assert!(!list.revokes("0c", &other, START));
+    let left: Vec<_> = house.machine.tokens.keys().map(TokenId::as_str).collect();
+    assert_eq!(left, ["t2", "t3", "t4"]);
+    house.restart();
+    assert_eq!(*house.machine.snapshot.revocations(), list, "it is in the journal");
+    // One that was signed before and is recorded after is not let through; one that was signed after is.
+    assert_eq!(*issue(&mut house, "0d", service(), 60).unwrap_err().kind(), ErrorKind::Unavailable);
+    let later = Issued { not_before: START.plus(Duration::from_secs(1)), ..certificate("0e", service(), 60) };
+    house.say(Command::RecordIssued { issued: later, by: None }).unwrap();
+    // It leaves when the last of those that were meant has expired.
+    house.pass(Duration::from_secs(80));
+    issue(&mut house, "0f", other.clone(), 200).unwrap();
+    assert!(!house.machine.snapshot.revocations().is_empty());
+    house.pass(Duration::from_secs(20));
+    issue(&mut house, "10", other, 200).unwrap();
+    assert!(house.machine.snapshot.revocations().is_empty());
+}
+
+#[test]
+fn the_list_of_revocations_fits_into_one_message() {
+    let mut house = House::new();
+    let mut revoked = 0;
+    let full = loop {
+        let serial = format!("{revoked:0128x}");
+        issue(&mut house, &serial, service(), 60).unwrap();
+        match house.say(Command::RevokeIssued { serial: Serial::new(&serial).unwrap() }) {
+            Ok(_) => revoked += 1,
+            Err(error) => break error,
+        }
+        // Not one by one: each is a copy of the whole list.
+        if revoked == 10 {
+            let mut list = Revocations::clone(house.machine.snapshot.revocations());
+            let until = START.plus(Duration::from_secs(60));
+            while causeway_model::codec::encode(&list).len() + 2_000 < limits::REVOCATIONS_BYTES_MAX {
+                for n in 0..10 {
+                    list.revoke_serial(format!("{:x}", list.len() * 10 + n + 1_000_000), service(), until);
+                }
+            }
+            let revision = house.machine.revision();
+            house.machine.snapshot.put_revocations(Arc::new(list), revision);
+        }
+    };
+    assert!(
+        revoked > 10 && *full.kind() == ErrorKind::Full && full.to_string().contains("its service"),
+        "{full}"
+    );
+    house.say(Command::RevokeService { service: service() }).unwrap();
+    assert_eq!(house.machine.snapshot.revocations().len(), 1, "the way out");
 }
 
 #[test]

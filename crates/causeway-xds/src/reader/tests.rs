@@ -85,7 +85,9 @@ fn service_of(object: &Object) -> Subscription {
 
 fn content(snapshot: &Snapshot) -> BTreeMap<ResourceKey, Revision> {
     let objects = snapshot.objects().map(|o| (ResourceKey::Object(o.key.clone()), o.revision));
-    objects.chain(snapshot.instances().map(|i| (ResourceKey::Instance(i.key.clone()), i.revision))).collect()
+    let instances = snapshot.instances().map(|i| (ResourceKey::Instance(i.key.clone()), i.revision));
+    let list = resource::revision(snapshot, &ResourceKey::Revocations);
+    objects.chain(instances).chain(list.map(|at| (ResourceKey::Revocations, at))).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +151,7 @@ proptest! {
                     let desired = reachable(&role, &reader.wants, &snapshot);
                     prop_assert_eq!(&reader.desired, &desired);
                     prop_assert_eq!(content(&reader.snapshot), wanted(&snapshot, &desired));
+                    prop_assert_eq!(reader.snapshot.revocations(), snapshot.revocations());
                     prop_assert_eq!(machine.acknowledged(), snapshot.revision());
                 }
                 Step::Break(after) => {
@@ -179,6 +182,7 @@ proptest! {
                     let bytes = reader.publish().to_bytes();
                     let picture = Picture::from_bytes(&bytes).unwrap();
                     prop_assert_eq!(content(&picture.snapshot), content(&reader.snapshot));
+                    prop_assert_eq!(picture.snapshot.revocations(), reader.snapshot.revocations());
                     let wants = reader.wants.clone();
                     reader = Reader::new("test".into(), role.clone(), wants, Some(picture));
                     machine = self::machine(&lineage.to_string());
