@@ -24,6 +24,9 @@ pub(crate) async fn run(
     while snapshots.changed().await.is_ok() {
         let snapshot = snapshots.borrow_and_update().clone();
         let begun = Instant::now();
+        if let Some(tls) = &shared.tls {
+            tls.revoke(snapshot.revocations());
+        }
         let last = shared.plan.load_full();
         let plan = compiler.compile(&snapshot, Some(&last), shared.micros(begun));
         let is_new = !Arc::ptr_eq(&plan.rules, &last.rules);

@@ -75,7 +75,11 @@ impl Proxy {
         let trust_domain = credentials.as_ref().map(|credentials| credentials.trust_domain());
         let origin = Instant::now();
         let mut compiler = Compiler::new(role.clone(), trust_domain);
-        let plan = compiler.compile(&snapshots.borrow_and_update().clone(), None, 0);
+        let first = snapshots.borrow_and_update().clone();
+        if let Some(credentials) = &credentials {
+            credentials.revoke(first.revocations().clone());
+        }
+        let plan = compiler.compile(&first, None, 0);
         for problem in &plan.rules.problems {
             tracing::warn!(%problem, "configuration cannot be used as written");
         }

@@ -14,7 +14,7 @@ use causeway_base::net::Stream;
 use causeway_identity::{
     Credentials, Expected, mesh_client_config, mesh_server_config, peer_identity, unnamed_server,
 };
-use causeway_model::{Kind, Listener, ObjectKey, Snapshot, Spec, SpiffeId};
+use causeway_model::{Kind, Listener, ObjectKey, Revocations, Snapshot, Spec, SpiffeId};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -99,6 +99,11 @@ impl MeshTls {
             return Err(io::Error::other("the peer does not take bytes"));
         }
         Ok(stream)
+    }
+
+    /// Handshakes from now on refuse what is on the list.
+    pub(crate) fn revoke(&self, list: &Arc<Revocations>) {
+        self.credentials.revoke(list.clone());
     }
 
     fn client_config(&self, expected: &SpiffeId, spoken: Spoken) -> Arc<ClientConfig> {

@@ -271,6 +271,8 @@ fn changed_services(snapshot: &Snapshot, last: &Plan) -> Option<BTreeSet<Service
     for (_, key) in snapshot.changes_since(last.revision)? {
         match key {
             ResourceKey::Instance(instance) => drop(changed.insert(instance.service.clone())),
+            // Asked at handshakes and of connections, not of requests: no part of a plan.
+            ResourceKey::Revocations => {}
             ResourceKey::Object(object) => match object.kind {
                 Kind::Topic | Kind::Subscription | Kind::Saga => {}
                 _ => return None,
