@@ -16,6 +16,8 @@ mod resilience;
 mod review_attempts;
 #[path = "whole/review_pipeline.rs"]
 mod review_pipeline;
+#[path = "whole/smuggling.rs"]
+mod smuggling;
 #[path = "whole/tcp.rs"]
 mod tcp;
 #[path = "whole/telemetry.rs"]
