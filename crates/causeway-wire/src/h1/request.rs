@@ -25,7 +25,8 @@ pub struct RequestHead {
     pub is_persistent: bool,
     /// Whether the client waits for [`super::CONTINUE`] before it sends the body. There is a body then.
     pub expects_continue: bool,
-    /// Whether a change of protocol is asked for, in both fields that this takes.
+    /// Whether a change of protocol is asked for, in both fields that this takes, by a request without a body: with one, readers could
+    /// differ on where the other protocol begins, so the wish is passed over (RFC 9110 section 7.8 lets anybody do that).
     pub upgrade: bool,
     /// The head's length, with the empty lines before it. The body begins there.
     pub bytes: usize,
@@ -100,7 +101,7 @@ fn finish(
         framing,
         is_persistent: !fields.says_close && (!is_old || fields.says_keep_alive),
         expects_continue: fields.expects_continue && !is_old && !framing.is_empty(),
-        upgrade: fields.asks_upgrade() && !is_old,
+        upgrade: fields.asks_upgrade() && !is_old && framing.is_empty(),
         headers: fields.headers,
         bytes,
     })

@@ -222,6 +222,7 @@ fn check_request(bytes: &[u8], head: &RequestHead) {
     let plain = plain_fields(&lines[1..]);
     check_fields(&head.headers, &plain);
     assert_eq!(head.framing, said_framing(&plain).unwrap_or(Framing::None), "the body ends elsewhere");
+    assert!(!head.upgrade || head.framing.is_empty(), "another protocol behind a body");
     if head.version == Version::HTTP_10 {
         assert!(head.framing != Framing::Chunked && !head.upgrade && !head.expects_continue);
     }

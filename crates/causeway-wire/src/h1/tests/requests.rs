@@ -50,6 +50,10 @@ fn requests_that_are_taken() {
                 "GET / HTTP/1.1 None upgrade",
             ),
             ("GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n", "GET / HTTP/1.1 None"),
+            (
+                "GET / HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\ncontent-length: 1\r\n\r\n",
+                "GET / HTTP/1.1 Length(1)",
+            ),
             ("GET / HTTP/1.1\r\nconnection: upgrade\r\n\r\n", "GET / HTTP/1.1 None"),
             ("GET / HTTP/1.0\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n", "GET / HTTP/1.0 None close"),
             ("PURGE /?a=b&c[]=\\'() HTTP/1.1\r\n\r\n", "PURGE /?a=b&c[]=\\'() HTTP/1.1 None"),
