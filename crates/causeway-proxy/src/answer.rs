@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::body::{BodyError, Inflow};
+use crate::leg::Leg;
 use crate::reason;
 use crate::settle::Settle;
 
@@ -27,6 +28,14 @@ pub(crate) struct Answer {
 enum Content {
     Ours(Option<Bytes>),
     Theirs(Inflow),
+    /// None once it was taken.
+    Tunnel(Option<Box<Tunnel>>),
+}
+
+/// The service's end of a connection that is no longer HTTP, and the request that it began with.
+pub(crate) struct Tunnel {
+    pub service: Leg,
+    pub settle: Box<Settle>,
 }
 
 impl Answer {
@@ -41,6 +50,25 @@ impl Answer {
             answer.settle("");
         }
         answer
+    }
+
+    /// From the answer's head on both ends are joined.
+    pub(crate) fn tunnel(service: Leg, settle: Box<Settle>) -> Self {
+        let tunnel = Box::new(Tunnel { service, settle });
+        Answer { content: Content::Tunnel(Some(tunnel)), settle: None, deadline: None }
+    }
+
+    /// What is to be joined with the client's end, when that is the answer.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match &mut self.content {
+            Content::Tunnel(tunnel) => tunnel.take(),
+            Content::Ours(_) | Content::Theirs(_) => None,
+        }
+    }
+
+    /// Ends an answer of which only the head is sent.
+    pub(crate) fn pass_over(&mut self) {
+        self.settle("");
     }
 
     /// Goes on sending the request, while its answer waits for the client.
@@ -75,6 +103,7 @@ impl Body for Answer {
         let frame = match &mut this.content {
             Content::Ours(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Content::Theirs(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Content::Tunnel(_) => None,
         };
         Poll::Ready(match frame {
             None => {
@@ -101,6 +130,7 @@ impl Body for Answer {
         match &self.content {
             Content::Ours(bytes) => bytes.is_none(),
             Content::Theirs(body) => body.is_end_stream(),
+            Content::Tunnel(_) => true,
         }
     }
 
@@ -108,6 +138,7 @@ impl Body for Answer {
         match &self.content {
             Content::Ours(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Content::Theirs(body) => body.size_hint(),
+            Content::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

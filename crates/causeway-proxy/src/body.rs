@@ -10,9 +10,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use crate::h1::Reply;
+use crate::h1::{Intake, Reply};
 use crate::http2::inflow::Received;
 
 pub(crate) use crate::trouble::BodyError;
@@ -22,8 +21,10 @@ pub(crate) use crate::trouble::BodyError;
 pub(crate) enum Inflow {
     /// There is none.
     Empty,
-    /// Of a connection that hyper drives.
-    Hyper(Incoming),
+    /// All of it, at hand.
+    Whole(Bytes),
+    /// Of a request in HTTP/1.1.
+    Request(Intake),
     /// Of an answer in HTTP/1.1.
     Reply(Reply),
     /// Of a stream of HTTP/2.
@@ -31,12 +32,17 @@ pub(crate) enum Inflow {
 }
 
 impl Inflow {
+    /// Whether its connection reads by itself what nobody reads any more.
+    pub(crate) fn is_drained_by_its_connection(&self) -> bool {
+        matches!(self, Inflow::Request(_))
+    }
+
     /// Goes on sending the request that this answers, without reading the answer.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) {
         match self {
             Inflow::Reply(reply) => reply.poll_rest(cx),
             Inflow::Http2(body) => body.poll_rest(cx),
-            Inflow::Empty | Inflow::Hyper(_) => {}
+            Inflow::Empty | Inflow::Whole(_) | Inflow::Request(_) => {}
         }
     }
 }
@@ -51,7 +57,11 @@ impl Body for Inflow {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Inflow::Empty => Poll::Ready(None),
-            Inflow::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::broken),
+            whole @ Inflow::Whole(_) => match std::mem::replace(whole, Inflow::Empty) {
+                Inflow::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                _ => Poll::Ready(None),
+            },
+            Inflow::Request(intake) => Pin::new(intake).poll_frame(cx),
             Inflow::Reply(reply) => Pin::new(reply).poll_frame(cx),
             Inflow::Http2(body) => body.poll_frame(cx).map_err(BodyError::broken),
         }
@@ -60,7 +70,8 @@ impl Body for Inflow {
     fn is_end_stream(&self) -> bool {
         match self {
             Inflow::Empty => true,
-            Inflow::Hyper(body) => body.is_end_stream(),
+            Inflow::Whole(_) => false,
+            Inflow::Request(intake) => intake.is_end_stream(),
             Inflow::Reply(reply) => reply.is_end_stream(),
             Inflow::Http2(body) => body.is_end_stream(),
         }
@@ -69,7 +80,8 @@ impl Body for Inflow {
     fn size_hint(&self) -> SizeHint {
         match self {
             Inflow::Empty => SizeHint::with_exact(0),
-            Inflow::Hyper(body) => body.size_hint(),
+            Inflow::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inflow::Request(intake) => intake.size_hint(),
             Inflow::Reply(reply) => reply.size_hint(),
             Inflow::Http2(body) => body.size_hint(),
         }

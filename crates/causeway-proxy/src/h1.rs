@@ -8,10 +8,17 @@
 //! moves: what comes in is read into the thread's scratch. The bytes themselves are `causeway_wire::h1`'s.
 
 mod call;
+mod client;
+mod exchange;
+mod feed;
 mod frames;
 mod outbox;
+mod patience;
 mod rest;
+mod server;
 mod shelf;
 
 pub(crate) use call::{Line, Reply};
+pub(crate) use feed::Intake;
+pub(crate) use server::serve;
 pub(crate) use shelf::Shelf;

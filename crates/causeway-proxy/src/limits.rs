@@ -113,3 +113,5 @@ pub(crate) const GATE_QUEUE: usize = 256;
 pub(crate) const GATE_WAIT: Duration = Duration::from_millis(500);
 /// How long a service's callers are taken for such that say how urgent their calls are, since one did.
 pub(crate) const PRIORITIES_COUNT: Duration = Duration::from_secs(30);
+/// How long a connection that we end waits for its client to end too; one that lives does within a way there and back.
+pub(crate) const PARTING: Duration = Duration::from_secs(2);

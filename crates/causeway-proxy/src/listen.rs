@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,16 +16,9 @@ use bytes::Bytes;
 use causeway_base::net::{BindOptions, Listener, Net, Stream};
 use causeway_base::{OnFailure, Scope};
 use causeway_filters::Client;
-use http::{Method, Request};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
 use crate::bell::Level;
-use crate::body::Inflow;
 use crate::inlet::{Inlet, Way};
 use crate::leg::Leg;
 use crate::limits;
@@ -35,7 +27,7 @@ use crate::socket::Socket;
 use crate::tcp::{self, Target};
 use crate::tls::Spoken;
 use crate::worker::Worker;
-use crate::{http2, pipeline, tunnel};
+use crate::{h1, http2};
 
 /// After an error of `accept` (out of file descriptors): long enough for connections to end, short enough to be missed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -145,8 +137,8 @@ async fn open_and_serve(
             let client = Client::new(peer.ip(), Some(identity), true);
             let inlet = Inlet { way: opening.way, client, port };
             match spoken {
-                Spoken::Http1 => serve_stream(worker, inlet, stream, Some(false)).await,
-                Spoken::Http2 => serve_stream(worker, inlet, stream, Some(true)).await,
+                Spoken::Http1 => serve_http(worker, inlet, Socket::other(stream), Some(false)).await,
+                Spoken::Http2 => serve_http(worker, inlet, Socket::other(stream), Some(true)).await,
                 Spoken::Tcp(asked) => {
                     tcp::start(&worker, inlet, Leg::server(stream), Target::App(asked));
                     Ok(())
@@ -164,11 +156,11 @@ async fn open_and_serve(
                     drop(plan);
                     let accepted = tokio::time::timeout(limits::HANDSHAKE, tls.accept(stream)).await;
                     let (stream, is_h2) = accepted.map_err(handshake_late)??;
-                    serve_stream(worker, inlet, stream, Some(is_h2)).await
+                    serve_http(worker, inlet, Socket::other(stream), Some(is_h2)).await
                 }
                 None => {
                     drop(plan);
-                    serve_stream(worker, inlet, stream, None).await
+                    serve_http(worker, inlet, Socket::Plain(stream), None).await
                 }
             }
         }
@@ -182,63 +174,37 @@ async fn open_and_serve(
                     tcp::start(&worker, inlet, Leg::plain(Bytes::new(), stream), target);
                     Ok(())
                 }
-                None => serve_stream(worker, inlet, stream, None).await,
+                None => serve_http(worker, inlet, Socket::Plain(stream), None).await,
             }
         }
         Way::Outbound => {
             let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
-            serve_stream(worker, inlet, stream, None).await
+            serve_http(worker, inlet, Socket::Plain(stream), None).await
         }
     }
 }
 
-/// Serves HTTP on a stream until it ends or everything is asked to finish. `is_h2` is known from ALPN, else found out.
-async fn serve_stream<S>(worker: Arc<Worker>, inlet: Inlet, stream: S, is_h2: Option<bool>) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (is_h2, stream) = match is_h2 {
-        Some(is_h2) => (is_h2, Rewound::new(stream)),
+/// Serves HTTP on a connection until it ends or everything is asked to finish. `is_h2` is known from ALPN, else found out.
+async fn serve_http(
+    worker: Arc<Worker>,
+    inlet: Inlet,
+    socket: Socket,
+    is_h2: Option<bool>,
+) -> io::Result<()> {
+    let (is_h2, first, socket) = match is_h2 {
+        Some(is_h2) => (is_h2, Bytes::new(), socket),
         None => tokio::select! {
             biased;
             () = worker.scopes.bell.rung(Level::Finish) => return Ok(()),
-            sniffed = sniff(stream) => sniffed?,
+            sniffed = sniff(socket) => sniffed?,
         },
     };
     match is_h2 {
-        true => Box::pin(http2::server::serve(worker, inlet, Socket::other(stream))).await,
-        false => Box::pin(serve_http1(worker, inlet, stream)).await,
+        true if first.is_empty() => Box::pin(http2::server::serve(worker, inlet, socket)).await,
+        true => {
+            let socket = Socket::other(Rewound::new(first, socket));
+            Box::pin(http2::server::serve(worker, inlet, socket)).await
+        }
+        false => Box::pin(h1::serve(worker, Arc::new(inlet), socket, first)).await,
     }
-}
-
-async fn serve_http1<S>(worker: Arc<Worker>, inlet: Inlet, stream: Rewound<S>) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let finish = worker.scopes.bell.rung(Level::Finish);
-    let inlet = Arc::new(inlet);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (worker, inlet) = (worker.clone(), inlet.clone());
-        async move {
-            let request = request.map(Inflow::Hyper);
-            let is_connect = request.method() == Method::CONNECT && matches!(inlet.way, Way::Outbound);
-            Ok::<_, Infallible>(match is_connect {
-                true => Box::pin(tunnel::connect(&worker, &inlet, request)).await,
-                false => pipeline::serve(&worker, &inlet, request).await,
-            })
-        }
-    });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits::HEAD).half_close(true);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection, finish);
-    let served = tokio::select! {
-        biased;
-        () = &mut finish => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-        served = connection.as_mut() => served,
-    };
-    served.map_err(io::Error::other)
 }

@@ -7,7 +7,6 @@
 //! Not here: connections that came in (`listen`), attempts (`attempt`), tunnels (`tunnel`).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use causeway_filters::access::Access;
 use causeway_filters::{Exchange, Filter};
@@ -17,7 +16,6 @@ use causeway_wire::{Ambiguous, ProxyError, hop, path};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use crate::account::survey;
@@ -29,14 +27,13 @@ use crate::body::Inflow;
 use crate::endpoint::Micros;
 use crate::h1::Reply;
 use crate::inlet::{Inlet, Way};
+use crate::leg::Leg;
 use crate::mesh_name::mesh_names;
 use crate::outgoing::Head;
 use crate::plan::{Plan, Rule, Service};
 use crate::reply::{Refused, give, refuse};
 use crate::routes::Query;
 use crate::settle::{Settle, start};
-use crate::sniff::Rewound;
-use crate::tunnel;
 use crate::upload::Upload;
 use crate::worker::Worker;
 
@@ -47,7 +44,7 @@ struct Passage {
     /// The target named its host itself, as requests to a forward proxy do.
     is_absolute: bool,
     /// The client asks to change the protocol of its connection.
-    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    upgrade: Option<HeaderValue>,
     /// Which of the rule's backends was chosen.
     choice: Option<usize>,
 }
@@ -78,16 +75,10 @@ pub(crate) async fn serve(
     request: Request<Inflow>,
 ) -> Response<Answer> {
     let (mut passage, body) = accept(worker, inlet, request);
-    let is_http1 = passage.parts.version < Version::HTTP_2;
-    let mut response = match pass(worker, inlet, &mut passage, body).await {
+    match pass(worker, inlet, &mut passage, body).await {
         Ok(response) => record(passage, response),
         Err(reply) => give(passage.settle, *reply),
-    };
-    let is_last = is_http1 && worker.shared.is_draining.load(Relaxed);
-    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }
 
 async fn pass(
@@ -117,10 +108,9 @@ async fn pass(
 
 // === accept ===
 
-fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, mut request: Request<Inflow>) -> (Passage, Upload) {
+fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: Request<Inflow>) -> (Passage, Upload) {
     let is_upgrade = request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
     let upgrade = is_upgrade.then(|| hop::upgrade(request.headers())).flatten();
-    let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let settle = start(worker, inlet, &request);
     let (parts, body) = request.into_parts();
     let is_absolute = parts.uri.authority().is_some();
@@ -149,7 +139,9 @@ fn parse(passage: &mut Passage) -> Result<(), Refused> {
 }
 
 fn read_form(parts: &mut request::Parts, way: &Way) -> Result<(), Ambiguous> {
-    hop::check_framing(&parts.headers)?;
+    if parts.version > Version::HTTP_11 {
+        hop::check_framing(&parts.headers)?;
+    }
     let authority = Authority::of_request(&parts.uri, &parts.headers)?;
     let is_foreign_form = matches!(way, Way::Outbound) && parts.uri.authority().is_some();
     let field = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
@@ -432,7 +424,7 @@ async fn send(
         (_, None) => return Err(refuse(ProxyError::ProxyInternalError, "no destination")),
     };
     let mut headers = std::mem::take(&mut parts.headers);
-    if let Some((protocol, _)) = upgrade {
+    if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
@@ -500,21 +492,18 @@ fn response_filters(passage: &mut Passage, route: &Route, response: &mut Respons
 
 /// Hands the answer over; it is written down when its body has ended.
 fn record(passage: Passage, response: Response<Inflow>) -> Response<Answer> {
-    let Passage { mut settle, upgrade, .. } = passage;
+    let Passage { mut settle, .. } = passage;
     settle.status = response.status().as_u16();
-    if let Some((_, client)) = upgrade
-        && response.status() == StatusCode::SWITCHING_PROTOCOLS
-    {
-        return response.map(|body| {
-            if let Inflow::Reply(Reply::Upgraded(socket, first)) = body {
-                tunnel::join(client, Rewound::behind(first, socket), settle);
-            }
-            Answer::ours(bytes::Bytes::new(), None)
-        });
-    }
+    let (parts, body) = response.into_parts();
+    let body = match body {
+        Inflow::Reply(Reply::Upgraded(socket, first)) => {
+            return Response::from_parts(parts, Answer::tunnel(Leg::behind(first, socket), settle));
+        }
+        body => body,
+    };
     let timeout = settle.rule.as_ref().and_then(|rule| rule.timeout).filter(|limit| !limit.is_zero());
     let deadline = timeout.map(|limit| Box::pin(tokio::time::sleep_until(settle.started + limit)));
-    response.map(|body| Answer::theirs(body, settle, deadline))
+    Response::from_parts(parts, Answer::theirs(body, settle, deadline))
 }
 
 fn unknown(name: &str) -> Refused {

@@ -3,7 +3,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use http::Request;
+use causeway_wire::ProxyStatus;
+use http::{Method, Request, StatusCode};
 use tokio::time::Instant;
 
 use crate::endpoint::InFlight;
@@ -33,6 +34,20 @@ pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Reque
 pub(crate) fn start_raw(worker: &Arc<Worker>, inlet: &Arc<Inlet>) -> Box<Settle> {
     let facts = Facts::of_bytes(inlet.clone());
     Box::new(Settle { worker: worker.clone(), facts, in_flight: None, place: None, is_done: false })
+}
+
+/// Writes down what was no request, or not one that we take.
+pub(crate) fn refused(worker: &Arc<Worker>, inlet: &Arc<Inlet>, status: StatusCode, failure: ProxyStatus) {
+    let mut request = Request::new(());
+    // Nothing of such a head is believed, its method neither.
+    if let Ok(method) = Method::from_bytes(b"-") {
+        *request.method_mut() = method;
+    }
+    let mut settle = start(worker, inlet, &request);
+    settle.status = status.as_u16();
+    settle.reason = failure.error.as_str();
+    settle.details = failure.details;
+    settle.done("");
 }
 
 impl Settle {

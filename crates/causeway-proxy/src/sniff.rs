@@ -1,6 +1,6 @@
 //! Which HTTP a connection speaks, told from its first bytes.
 //!
-//! In:    a stream on which nothing was read.      Out: whether it is HTTP/2, and the stream with its first bytes put back.
+//! In:    a stream on which nothing was read.      Out: whether it is HTTP/2, and the first bytes, which can be put back ([`Rewound`]).
 //! Owner: the connection's task.
 //! Invariant: no byte is lost, and no buffer is held while nothing comes.
 //! Not here: what is then spoken (`listen` hands over).
@@ -28,7 +28,7 @@ pub(crate) struct Rewound<S> {
 ///
 /// # Errors
 /// Those of the stream, its end, and [`io::ErrorKind::TimedOut`] when nothing came in time.
-pub(crate) async fn sniff<S>(mut stream: S) -> io::Result<(bool, Rewound<S>)>
+pub(crate) async fn sniff<S>(mut stream: S) -> io::Result<(bool, Bytes, S)>
 where
     S: AsyncRead + Unpin,
 {
@@ -45,25 +45,13 @@ where
     };
     let (seen, length) = tokio::time::timeout(limits::HEAD, pin!(read)).await??;
     let first = Bytes::copy_from_slice(&seen[..length]);
-    Ok((seen[..length] == PREFACE[..], Rewound { first, stream }))
+    Ok((seen[..length] == PREFACE[..], first, stream))
 }
 
 impl<S> Rewound<S> {
-    /// A stream of which nothing was read.
-    pub(crate) fn new(stream: S) -> Self {
-        Rewound { first: Bytes::new(), stream }
-    }
-
     /// A stream of which `first` was read.
-    pub(crate) fn behind(first: Bytes, stream: S) -> Self {
+    pub(crate) fn new(first: Bytes, stream: S) -> Self {
         Rewound { first, stream }
-    }
-}
-
-impl<S> Rewound<S> {
-    /// What was put back, and the stream.
-    pub(crate) fn into_parts(self) -> (Bytes, S) {
-        (self.first, self.stream)
     }
 }
 
@@ -126,7 +114,8 @@ mod tests {
             client.shutdown().await.unwrap();
         };
         let read = async {
-            let (found, mut stream) = sniff(server).await.unwrap();
+            let (found, first, stream) = sniff(server).await.unwrap();
+            let mut stream = Rewound::new(first, stream);
             let mut seen = Vec::new();
             stream.read_to_end(&mut seen).await.unwrap();
             (found, seen)

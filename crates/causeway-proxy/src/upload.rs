@@ -73,7 +73,7 @@ impl Body for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if self.waits || self.is_end_stream() {
+        if self.waits || self.is_end_stream() || self.body.is_drained_by_its_connection() {
             return;
         }
         if let Some(InScope(scope)) = self.scope.take() {

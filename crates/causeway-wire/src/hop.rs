@@ -103,25 +103,38 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// The protocol that a request asks to change to, when its connection names the field as it must and it is `websocket`. Another HTTP
-/// (`h2c`) would pass by every route and policy; nobody has asked for more.
+/// The protocols that a request asks to change to, when its connection names the field as it must. Another HTTP (`h2c`) is left out: it
+/// would pass by every route and policy, and whoever offers it takes it for granted that it may be ignored.
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let wanted = headers.get(UPGRADE)?;
-    let is_websocket = wanted.as_bytes().eq_ignore_ascii_case(b"websocket");
+    headers.get(UPGRADE)?;
     let is_named = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    (is_websocket && is_named).then(|| wanted.clone())
+    if !is_named {
+        return None;
+    }
+    let wanted: Vec<&str> = headers
+        .get_all(UPGRADE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|protocol| !protocol.is_empty() && !is_http(protocol))
+        .collect();
+    HeaderValue::try_from(wanted.join(", ")).ok().filter(|wanted| !wanted.is_empty())
+}
+
+fn is_http(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    ["h2c", "h2", "http"].iter().any(|http| name.eq_ignore_ascii_case(http))
 }
 
 /// Refuses a head whose body could end in two places (request smuggling, RFC 9112 section 6.3).
 ///
-/// Behind hyper's HTTP/1.1 parser one case cannot be seen here: of a length beside a transfer coding it drops the length, reads
-/// the body as chunked and closes the connection after the answer (RFC 9112 section 6.1 allows that; equal lengths it merges). Nothing
-/// can be smuggled past us so, and the dropped length is not forwarded; a 400 must wait for a parser of our own.
+/// Of HTTP/1.1 only a head that [`crate::h1`] took needs no such look: it refuses all this itself, and more.
 ///
 /// # Errors
 /// [`Ambiguous::Framing`] when length and transfer coding are both there, or two lengths, or a coding other than one `chunked`.
@@ -178,9 +191,13 @@ mod tests {
         let wanted = |fields: &[(&'static str, &'static str)]| upgrade(&headers(fields)).is_some();
         assert!(wanted(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]));
         assert!(!wanted(&[("upgrade", "websocket")]));
-        for other in ["h2c", "websocket, h2c", "TLS/1.0", "echo"] {
-            assert!(!wanted(&[("upgrade", other), ("connection", "upgrade")]), "{other}");
+        let protocols =
+            |wanted: &'static str| upgrade(&headers(&[("upgrade", wanted), ("connection", "upgrade")]));
+        for http in ["h2c", "h2c, HTTP/2.0", "HTTP/3", ""] {
+            assert_eq!(protocols(http), None, "{http}");
         }
+        assert_eq!(protocols("websocket, h2c").unwrap(), "websocket");
+        assert_eq!(protocols("echo/1, other").unwrap(), "echo/1, other");
     }
 
     #[test]

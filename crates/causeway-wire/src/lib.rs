@@ -3,8 +3,6 @@
 //! In:    heads that a parser took apart.      Out: their canonical form, or why they are refused.
 //! Owner: nobody; every function is pure.
 //! Invariant: what is routed, authorised, logged and forwarded is the same bytes; what could be read in two ways is refused.
-//! What hyper settles before we see the head (a length beside a transfer coding, a `#` in the target) is said at `hop::check_framing`
-//! and in `path`.
 //! Not here: sockets (`causeway-base::net`), what is done with a request (`causeway-filters`, `causeway-proxy`).
 
 pub mod authority;

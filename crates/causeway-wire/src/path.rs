@@ -3,8 +3,7 @@
 //! Escapes of unreserved characters are undone, other escapes get upper-case digits, `.` and `..` are resolved, `//` is `/`.
 //! What servers read differently (`%2F`, `\`, `%00`, `..;x`, more `..` than elements) is refused: see [`Ambiguous`].
 //!
-//! A `#` is refused too, but hyper's parser cuts a request target at it before we are asked: what is left is what is routed,
-//! authorised, written down and forwarded, so nobody behind us sees another path. A proxy in front of us may have.
+//! A `#` is refused too, and before us by the codecs.
 
 use std::borrow::Cow;
 

@@ -89,7 +89,7 @@ impl Rest {
     }
 
     /// Keeps what is left in a buffer of just that size, or none.
-    fn leave_scratch(&mut self) {
+    pub(super) fn leave_scratch(&mut self) {
         if self.is_scratch || self.bytes.is_empty() {
             self.bytes = BytesMut::from(&self.bytes[..]);
             self.is_scratch = false;

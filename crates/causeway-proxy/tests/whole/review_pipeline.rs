@@ -154,28 +154,22 @@ async fn trailers_do_not_say_who_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_be_read_in_two_ways_is_refused_or_has_one_reading() {
+async fn what_could_be_read_in_two_ways_is_refused() {
     let house = House::new();
     let (app, _proxy) = gate(&house).await;
     for head in [
         "GET /pub/..;/admin HTTP/1.1\r\nhost: h\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /a#/../b HTTP/1.1\r\nhost: h\r\n\r\n",
+        "POST /both HTTP/1.1\r\nhost: h\r\ncontent-length: 40\r\ntransfer-encoding: chunked\r\n\r\n\
+         1\r\nx\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n",
     ] {
         let answer = raw(&house, gateway_address(), head).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{head:?}: {answer:?}");
         assert!(answer.contains("connection: close"), "{head:?}: {answer:?}");
+        assert!(answer.contains("proxy-status: causeway; error=http_request_error"), "{head:?}: {answer:?}");
     }
     assert_eq!(app.count(), 0);
-    // hyper settles these two before we see them: the app gets the one reading by which we routed, and the connection ends.
-    raw(&house, gateway_address(), "GET /a#/../b HTTP/1.1\r\nhost: h\r\n\r\n").await;
-    assert!(app.seen().iter().all(|seen| seen.line == "GET /a"), "{:?}", app.seen());
-    let both = "POST /both HTTP/1.1\r\nhost: h\r\ncontent-length: 40\r\ntransfer-encoding: chunked\r\n\r\n\
-                1\r\nx\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n";
-    raw(&house, gateway_address(), both).await;
-    assert!(app.seen().iter().all(|seen| !seen.line.contains("smuggled")), "{:?}", app.seen());
-    let last = app.seen().pop().unwrap();
-    assert_eq!((last.line.as_str(), last.body.as_ref()), ("POST /both", b"x".as_slice()));
-    assert!(!last.headers.contains_key("content-length"), "{last:?}");
 }
 
 #[tokio::test(start_paused = true)]
