@@ -193,8 +193,9 @@ fn mark(worker: &Worker, inlet: &Inlet, passage: &mut Passage) -> Result<(), Ref
 /// Gives the request its id and trace, unless it has them.
 pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
     let seed = settle.worker.seed();
-    let known = parts.headers.get(&REQUEST_ID).filter(|id| trace::is_request_id(id)).cloned();
-    let is_traced = parts.headers.get(&TRACEPARENT).is_some_and(|parent| trace::trace_id(parent).is_some());
+    let known = parts.headers.get_mut(&REQUEST_ID).filter(|id| trace::is_request_id(id)).map(mark_once);
+    let traced = parts.headers.get_mut(&TRACEPARENT).filter(|parent| trace::trace_id(parent).is_some());
+    let is_traced = traced.map(mark_once).is_some();
     if known.is_none() || !is_traced {
         let (id, parent) = trace::new_trace([seed.u64(), seed.u64(), seed.u64()]);
         if !is_traced {
@@ -209,6 +210,12 @@ pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
         settle.request_id = known;
     }
     settle.trace = parts.headers.get(&TRACEPARENT).cloned();
+}
+
+/// A value that no second message will have: HTTP/2 is not to remember it (see `trace`).
+fn mark_once(value: &mut HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value.clone()
 }
 
 // === route ===
@@ -483,10 +490,10 @@ fn response_filters(passage: &mut Passage, route: &Route, response: &mut Respons
         }
         *response.headers_mut() = parts.headers;
     }
-    if let Some(id) = &passage.settle.request_id
-        && !response.headers().contains_key(&REQUEST_ID)
-    {
-        response.headers_mut().insert(&REQUEST_ID, id.clone());
+    match (response.headers_mut().get_mut(&REQUEST_ID), &passage.settle.request_id) {
+        (Some(id), _) => id.set_sensitive(true),
+        (None, Some(id)) => drop(response.headers_mut().insert(&REQUEST_ID, id.clone())),
+        (None, None) => {}
     }
 }
 

@@ -53,7 +53,14 @@ pub fn new_trace(random: [u64; 3]) -> (HeaderValue, HeaderValue) {
     let shared = bytes::Bytes::copy_from_slice(&text);
     let id = HeaderValue::from_maybe_shared(shared.slice(3..35)).expect("hexadecimal digits");
     let parent = HeaderValue::from_maybe_shared(shared).expect("hexadecimal digits and dashes");
-    (id, parent)
+    (once(id), once(parent))
+}
+
+/// Marks a value that no second message will have: HTTP/2 is to send it as it is, and not to remember it. A table of such values
+/// drives out those that come again, and is searched in vain with each request.
+fn once(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 fn write_hex(number: u64, out: &mut [u8]) {
