@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
 use http::HeaderMap;
 
 use super::fields;
@@ -280,5 +279,5 @@ fn trailers_of(lines: &[u8], fields_max: usize) -> Result<HeaderMap, Refusal> {
         Err(error) => return Err(fields::refusal_of(error, Refusal::BadName)),
     };
     fields::check_line_ends(lines, found)?;
-    fields::trailers(&Bytes::copy_from_slice(lines), lines, found)
+    fields::trailers(found)
 }

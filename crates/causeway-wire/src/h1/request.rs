@@ -1,6 +1,5 @@
 //! A request's head.
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::fields::{self, Fields, Progress};
@@ -8,7 +7,7 @@ use super::framing::{Framing, Parsed};
 use super::limits::Limits;
 use super::refusal::Refusal;
 
-/// A request's head. Values and target are slices of one copy of it, so they hold nothing of the buffer that it was read into.
+/// A request's head. It holds nothing of the buffer that it was read into.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
     /// As it was sent: methods tell capitals from small letters.
@@ -69,10 +68,8 @@ pub fn request_head(
     check_line(method.len(), target.len(), limits)?;
     fields::check_line_ends(head, found.headers)?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::BadRequestLine)?;
-    let copy = Bytes::copy_from_slice(head);
-    let fields = Fields::read(head, &copy, found.headers)?;
-    let start = fields::offset_in(head, target.as_bytes());
-    let uri = target_of(&method, copy.slice(start..start + target.len()))?;
+    let fields = Fields::read(found.headers)?;
+    let uri = target_of(&method, target.as_bytes())?;
     *progress = Progress::default();
     finish(method, uri, version, fields, skipped + length).map(Parsed::Done)
 }
@@ -155,14 +152,14 @@ fn has_version(line: &[u8]) -> bool {
 }
 
 /// The target in one of the four forms of RFC 9112 section 3.2. What its host may be is `authority`'s to say.
-fn target_of(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
+fn target_of(method: &Method, target: &[u8]) -> Result<Uri, Refusal> {
     // `#` begins what a client keeps to itself, and readers cut it off or do not; bytes that are not ASCII they escape or do not.
     if target.iter().any(|&b| b == b'#' || !b.is_ascii_graphic()) {
         return Err(Refusal::BadTarget);
     }
     let is_path = target[0] == b'/';
-    let is_star = *target == *b"*";
-    let uri = Uri::from_maybe_shared(target).map_err(|_| Refusal::BadTarget)?;
+    let is_star = target == b"*";
+    let uri = Uri::try_from(target).map_err(|_| Refusal::BadTarget)?;
     let is_good = match *method {
         Method::CONNECT => is_authority(&uri),
         Method::OPTIONS if is_star => true,

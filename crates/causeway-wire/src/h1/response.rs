@@ -1,6 +1,5 @@
 //! A response's head.
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::fields::{self, Fields, Progress};
@@ -60,8 +59,7 @@ pub fn response_head(
         return Err(Refusal::BadStatusLine);
     };
     let status = StatusCode::from_u16(code).map_err(|_| Refusal::BadStatusLine)?;
-    let copy = Bytes::copy_from_slice(head);
-    let fields = Fields::read(head, &copy, found.headers)?;
+    let fields = Fields::read(found.headers)?;
     *progress = Progress::default();
     finish(status, request_method, version, fields, length).map(Parsed::Done)
 }
