@@ -44,6 +44,8 @@ mod outbound;
 mod outgoing;
 mod outlier;
 mod own;
+#[cfg(target_os = "linux")]
+mod pipe;
 mod pipeline;
 mod plan;
 mod planner;

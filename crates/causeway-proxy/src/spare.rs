@@ -31,7 +31,7 @@ pub(crate) struct Spare {
     small: Mutex<Vec<Buffer>>,
     large: Mutex<Vec<Buffer>>,
     #[cfg(target_os = "linux")]
-    pipes: Mutex<Vec<crate::splice::Pipe>>,
+    pipes: Mutex<Vec<crate::pipe::Pipe>>,
 }
 
 impl Size {
@@ -77,16 +77,16 @@ impl Spare {
     /// # Errors
     /// When none can be made: no file descriptors are left.
     #[cfg(target_os = "linux")]
-    pub(crate) fn take_pipe(&self) -> std::io::Result<crate::splice::Pipe> {
+    pub(crate) fn take_pipe(&self) -> std::io::Result<crate::pipe::Pipe> {
         match self.pipes.lock().pop() {
             Some(pipe) => Ok(pipe),
-            None => crate::splice::Pipe::new(),
+            None => crate::pipe::Pipe::new(),
         }
     }
 
     /// Takes a pipe back; it must be empty.
     #[cfg(target_os = "linux")]
-    pub(crate) fn give_pipe(&self, pipe: crate::splice::Pipe) {
+    pub(crate) fn give_pipe(&self, pipe: crate::pipe::Pipe) {
         let mut pipes = self.pipes.lock();
         if pipes.len() < SPARE_PIPES_MAX {
             pipes.push(pipe);

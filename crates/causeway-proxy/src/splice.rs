@@ -6,36 +6,17 @@
 //! Not here: what cannot be spliced (TLS, a network in memory): `pump` copies it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::pipe::Pipe;
 use crate::spare::Spare;
 
 /// Asked for at a time; the kernel gives what the pipe has room for.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Room of a pipe. The kernel's own 64 KiB would cost a system call for each.
-const PIPE_BYTES: usize = 256 * 1024;
-
-/// A pipe: where bytes go in and where they come out.
-#[derive(Debug)]
-pub(crate) struct Pipe {
-    inlet: OwnedFd,
-    outlet: OwnedFd,
-}
-
-impl Pipe {
-    pub(crate) fn new() -> io::Result<Self> {
-        let (outlet, inlet) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // Where users may have few pages in pipes it stays small and works as well.
-        let _ = fcntl_setpipe_size(&inlet, PIPE_BYTES);
-        Ok(Pipe { inlet, outlet })
-    }
-}
-
 /// What one direction has in the pipe.
 #[derive(Debug, Default)]
 pub(crate) struct Splicer {
