@@ -7,6 +7,7 @@
 
 mod memory;
 mod tcp;
+mod udp;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 pub use memory::MemoryNet;
 
@@ -22,9 +23,16 @@ pub use memory::MemoryNet;
 #[derive(Clone, Debug)]
 pub enum Net {
     /// The machine's own.
-    Tcp,
+    Tcp(Tcp),
     /// One in memory, with faults on request.
     Memory(MemoryNet),
+}
+
+/// How the machine's own network is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// Put on whatever goes out (`SO_MARK`), so that the kernel's rules can tell it from what others send.
+    mark: Option<u32>,
 }
 
 /// How a listener binds.
@@ -37,7 +45,13 @@ pub struct BindOptions {
 impl Net {
     /// The machine's own network.
     pub fn tcp() -> Self {
-        Net::Tcp
+        Net::Tcp(Tcp::default())
+    }
+
+    /// The machine's own network, with a mark on whatever goes out, which the kernel lets only the privileged put there
+    /// (`CAP_NET_ADMIN`): connecting fails for anybody else.
+    pub fn tcp_marked(mark: u32) -> Self {
+        Net::Tcp(Tcp { mark: Some(mark) })
     }
 
     /// A network of its own in memory.
@@ -51,7 +65,7 @@ impl Net {
     /// Dropping the future closes the half-open connection.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         match self {
-            Net::Tcp => tcp::connect(address).await.map(Stream::Tcp),
+            Net::Tcp(tcp) => tcp::connect(address, tcp.mark).await.map(Stream::Tcp),
             Net::Memory(net) => net.connect(address).await.map(Stream::Memory),
         }
     }
@@ -59,8 +73,31 @@ impl Net {
     /// Listens on `address`; port 0 picks a free one.
     pub fn bind(&self, address: SocketAddr, options: BindOptions) -> io::Result<Listener> {
         match self {
-            Net::Tcp => tcp::bind(address, options.share_port).map(Listener::Tcp),
+            Net::Tcp(_) => tcp::bind(address, options.share_port).map(Listener::Tcp),
             Net::Memory(net) => net.bind(address).map(Listener::Memory),
+        }
+    }
+
+    /// Where a connection that came in from `peer` was going before the kernel redirected it here.
+    ///
+    /// # Errors
+    /// When it was not redirected, or the kernel cannot say.
+    pub fn original_destination(&self, stream: &Stream, peer: SocketAddr) -> io::Result<SocketAddr> {
+        match (self, stream) {
+            (Net::Memory(net), _) => net.original_destination(peer),
+            (Net::Tcp(_), Stream::Tcp(stream)) => tcp::original_destination(stream),
+            (Net::Tcp(_), Stream::Memory(_)) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// A socket for datagrams to and from one address.
+    ///
+    /// # Errors
+    /// Those of the kernel. In memory there are no datagrams.
+    pub async fn datagrams(&self, with: SocketAddr) -> io::Result<UdpSocket> {
+        match self {
+            Net::Tcp(tcp) => udp::connect(with, tcp.mark).await,
+            Net::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -108,8 +108,10 @@ fn side(way: &Way, seen_by: &ServiceKey) -> Side {
     match way {
         Way::Gateway(_) => Side::Gateway,
         Way::Inbound => Side::Callee,
-        Way::Outbound | Way::Upstream(_) if is_house => Side::House,
-        Way::Outbound | Way::Upstream(_) => Side::Caller,
+        _ if is_house => Side::House,
+        Way::Outbound | Way::Upstream(..) | Way::Transparent | Way::Original(_) | Way::Instance(_) => {
+            Side::Caller
+        }
     }
 }
 

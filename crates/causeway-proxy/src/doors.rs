@@ -105,9 +105,12 @@ impl Doors {
 pub(crate) fn of_sidecar(net: &Net, sidecar: &Sidecar) -> Result<Vec<Opening>, Error> {
     let mut openings = Vec::new();
     let wanted = sidecar.outbound.map(|address| (address, Way::Outbound, "outbound"));
-    let upstreams =
-        sidecar.upstreams.iter().map(|(key, address)| (*address, Way::Upstream(key.clone()), "upstream"));
-    for (address, way, what) in wanted.into_iter().chain(upstreams) {
+    let upstreams = sidecar
+        .upstreams
+        .iter()
+        .map(|(key, address)| (*address, Way::Upstream(key.clone(), None), "upstream"));
+    let transparent = sidecar.transparent.iter().map(|address| (*address, Way::Transparent, "transparent"));
+    for (address, way, what) in wanted.into_iter().chain(upstreams).chain(transparent) {
         if !address.ip().is_loopback() {
             return Err(Error::NotLoopback { what, address });
         }

@@ -1,9 +1,12 @@
 //! One connection that came in: which door it took and who is at its other end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use causeway_filters::Client;
 use causeway_model::ServiceKey;
+
+use crate::plan::Service;
 
 /// Where a connection came in.
 #[derive(Clone, Debug)]
@@ -12,8 +15,14 @@ pub(crate) enum Way {
     Gateway(SocketAddr),
     /// The app's HTTP proxy.
     Outbound,
-    /// A local port that stands for one service.
-    Upstream(ServiceKey),
+    /// A local port, or a virtual address, that stands for one service (and one of its ports).
+    Upstream(ServiceKey, Option<u16>),
+    /// The port to which connections that go elsewhere are redirected.
+    Transparent,
+    /// Such a connection, and where it was going.
+    Original(SocketAddr),
+    /// Such a connection to an instance of a service by the instance's own address: a service of that instance alone.
+    Instance(Arc<Service>),
     /// The sidecar's mesh port.
     Inbound,
 }

@@ -8,6 +8,9 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 pub(crate) const ANSWER: Duration = Duration::from_secs(60);
 /// How long the first request to a service waits for the control plane to say where it is.
 pub(crate) const WANT: Duration = Duration::from_secs(2);
+/// The same for a name without a dot, which may well be a host's and no service's: a control plane on the same network answers in
+/// a tenth of it.
+pub(crate) const WANT_BARE: Duration = Duration::from_millis(250);
 /// Services that may be asked for by first use; an app that invents names must not fill the control plane.
 pub(crate) const WANTS_MAX: usize = 10_000;
 /// A TLS handshake of a peer that came in.

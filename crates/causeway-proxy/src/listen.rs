@@ -16,16 +16,19 @@ use bytes::Bytes;
 use causeway_base::net::{BindOptions, Listener, Net, Stream};
 use causeway_base::{OnFailure, Scope};
 use causeway_filters::Client;
+use tokio::io::AsyncRead;
 use tokio::sync::{mpsc, watch};
 
 use crate::bell::Level;
+use crate::detect::{Detected, detect};
 use crate::inlet::{Inlet, Way};
 use crate::leg::Leg;
 use crate::limits;
-use crate::sniff::{Rewound, sniff};
+use crate::sniff::{self, Rewound};
 use crate::socket::Socket;
 use crate::tcp::{self, Target};
 use crate::tls::Spoken;
+use crate::transparent::{self, Onward};
 use crate::worker::Worker;
 use crate::{h1, http2};
 
@@ -77,7 +80,7 @@ pub(crate) async fn keep(
 }
 
 fn open_one(worker: &Arc<Worker>, opening: &Opening) -> io::Result<Scope> {
-    let share_port = matches!(worker.shared.net, Net::Tcp);
+    let share_port = matches!(worker.shared.net, Net::Tcp(_));
     let listener = worker.shared.net.bind(opening.address, BindOptions { share_port })?;
     let scope = worker.scopes.accept.child("listener");
     let (worker, opening, stop) = (worker.clone(), opening.clone(), scope.cancelled());
@@ -164,13 +167,13 @@ async fn open_and_serve(
                 }
             }
         }
-        Way::Upstream(key) => {
+        Way::Upstream(key, asked) => {
             let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
             // Of a service that nobody knows yet nothing is known but that requests for it are answered so.
             let service = Box::pin(worker.shared.service(&key)).await;
-            match service.filter(|service| service.port(None).is_some_and(|port| port.protocol.is_raw())) {
+            match service.filter(|service| !service.takes_requests(asked)) {
                 Some(service) => {
-                    let target = Target::Service(service, None);
+                    let target = Target::Service(service, asked);
                     tcp::start(&worker, inlet, Leg::plain(Bytes::new(), stream), target);
                     Ok(())
                 }
@@ -179,8 +182,24 @@ async fn open_and_serve(
         }
         Way::Outbound => {
             let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
-            serve_http(worker, inlet, Socket::Plain(stream), None).await
+            let Some((is_h2, first, mut stream)) = sniff_one(&worker, stream).await? else { return Ok(()) };
+            if first.first() == Some(&sniff::TLS) {
+                let (Detected::Tls(hello), first) = detect(&mut stream, &first).await? else { return Ok(()) };
+                transparent::by_name(&worker, inlet, Leg::plain(first, stream), &hello, None).await;
+                return Ok(());
+            }
+            serve_known(worker, inlet, first, Socket::Plain(stream), is_h2).await
         }
+        Way::Transparent => match Box::pin(transparent::lead(&worker, port, stream, peer)).await? {
+            Onward::Done => Ok(()),
+            Onward::Requests { inlet, first, stream, is_h2: Some(is_h2) } => {
+                serve_known(worker, inlet, first, Socket::Plain(stream), is_h2).await
+            }
+            Onward::Requests { inlet, stream, is_h2: None, .. } => {
+                serve_http(worker, inlet, Socket::Plain(stream), None).await
+            }
+        },
+        Way::Original(_) | Way::Instance(_) => Err(io::Error::other("a connection's way, and no listener's")),
     }
 }
 
@@ -191,14 +210,31 @@ async fn serve_http(
     socket: Socket,
     is_h2: Option<bool>,
 ) -> io::Result<()> {
-    let (is_h2, first, socket) = match is_h2 {
-        Some(is_h2) => (is_h2, Bytes::new(), socket),
-        None => tokio::select! {
-            biased;
-            () = worker.scopes.bell.rung(Level::Finish) => return Ok(()),
-            sniffed = sniff(socket) => sniffed?,
+    match is_h2 {
+        Some(is_h2) => serve_known(worker, inlet, Bytes::new(), socket, is_h2).await,
+        None => match sniff_one(&worker, socket).await? {
+            Some((is_h2, first, socket)) => serve_known(worker, inlet, first, socket, is_h2).await,
+            None => Ok(()),
         },
-    };
+    }
+}
+
+/// Waits for the first bytes of a connection; nothing when it is to finish before it began.
+async fn sniff_one<S: AsyncRead + Unpin>(worker: &Worker, stream: S) -> io::Result<Option<(bool, Bytes, S)>> {
+    tokio::select! {
+        biased;
+        () = worker.scopes.bell.rung(Level::Finish) => Ok(None),
+        sniffed = sniff::sniff(stream) => sniffed.map(Some),
+    }
+}
+
+async fn serve_known(
+    worker: Arc<Worker>,
+    inlet: Inlet,
+    first: Bytes,
+    socket: Socket,
+    is_h2: bool,
+) -> io::Result<()> {
     match is_h2 {
         true if first.is_empty() => Box::pin(http2::server::serve(worker, inlet, socket)).await,
         true => {

@@ -230,11 +230,15 @@ async fn route(worker: &Worker, inlet: &Inlet, passage: &mut Passage) -> Result<
             let target = Target::Service(app.service.clone(), None);
             Route { rule: app.service.direct.clone(), matched: 0, target }
         }
-        Way::Upstream(key) => {
-            let service = worker.shared.service(key).await.ok_or_else(|| unknown(&key.to_string()))?;
-            route_in_mesh(&worker.shared.plan.load(), service, None, &passage.parts)?
+        Way::Instance(service) => {
+            let target = Target::Service(service.clone(), None);
+            Route { rule: service.direct.clone(), matched: 0, target }
         }
-        Way::Outbound => route_out(worker, passage).await?,
+        Way::Upstream(key, port) => {
+            let service = worker.shared.service(key).await.ok_or_else(|| unknown(&key.to_string()))?;
+            route_in_mesh(&worker.shared.plan.load(), service, *port, &passage.parts)?
+        }
+        Way::Outbound | Way::Transparent | Way::Original(_) => route_out(worker, passage).await?,
     };
     passage.settle.rule = Some(route.rule.clone());
     Ok(route)
@@ -280,6 +284,10 @@ async fn route_out(worker: &Worker, passage: &Passage) -> Result<Route, Refused>
     let port = authority.port;
     let Some(names) = mesh_names(&authority.host, &worker.shared.mesh_suffix, &worker.shared.namespace)
     else {
+        if let Way::Original(original) = &passage.settle.inlet.way {
+            let group = worker.foreign(&original.ip().to_string(), original.port());
+            return Ok(Route { rule: Arc::default(), matched: 0, target: Target::Foreign(group) });
+        }
         // A request in origin form is meant for us: a web page's, a health check's, our own that came back.
         if !is_absolute {
             let details = format!(
@@ -340,7 +348,9 @@ async fn request_filters(
     let first = match &inlet.way {
         Way::Gateway(_) => &shared.edge,
         Way::Inbound => &shared.app.as_ref().expect("routing found an app").filters,
-        Way::Outbound | Way::Upstream(_) => &shared.outgoing,
+        Way::Outbound | Way::Upstream(..) | Way::Transparent | Way::Original(_) | Way::Instance(_) => {
+            &shared.outgoing
+        }
     };
     for chain in [access.as_slice(), first, &route.rule.filters] {
         if chain.is_empty() {

@@ -19,6 +19,7 @@ use causeway_filters::access::Access;
 use causeway_model::{Protocol, Revision, ServiceKey};
 
 use crate::balance::Group;
+use crate::endpoint::Endpoint;
 use crate::routes::{Hit, Query, Routes, suffixes};
 use crate::story::NotChosen;
 use crate::tls::DoorTls;
@@ -122,6 +123,16 @@ pub(crate) struct Service {
     pub left_out: Vec<(Box<str>, NotChosen)>,
     /// What policies say of calls to it.
     pub policy: Arc<ServicePolicy>,
+    /// Where its instances are to whoever calls them by address; known only where connections are redirected.
+    pub places: Vec<Place>,
+}
+
+/// One instance by the address of its app.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub endpoint: Arc<Endpoint>,
 }
 
 /// A port of a service.
@@ -137,6 +148,23 @@ pub(crate) struct Port {
 impl Plan {
     pub(crate) fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.services.get(key)
+    }
+
+    /// The instance at an address, as a service of its own.
+    pub(crate) fn instance_at(&self, address: SocketAddr) -> Option<Arc<Service>> {
+        let mut all = self.services.values().flat_map(|s| s.places.iter().map(move |place| (s, place)));
+        let (service, place) = all.find(|(_, place)| place.address == address)?;
+        let group = Group::new(vec![place.endpoint.clone()]);
+        Some(Arc::new(Service {
+            key: service.key.clone(),
+            number: service.number,
+            ports: vec![Port { number: None, protocol: place.protocol, group }],
+            is_declared: false,
+            direct: service.direct.clone(),
+            left_out: vec![],
+            policy: service.policy.clone(),
+            places: vec![],
+        }))
     }
 
     /// The rule for a call to a service of the mesh: its routes, or straight to it when it has none.
@@ -209,6 +237,12 @@ impl Service {
                 None => (!self.is_declared).then_some(first),
             },
         }
+    }
+
+    /// Whether whoever connects to a port speaks HTTP there.
+    pub(crate) fn takes_requests(&self, number: Option<u16>) -> bool {
+        let port = self.port(number).or_else(|| self.ports.first());
+        port.is_none_or(|port| !port.protocol.is_raw())
     }
 
     /// The endpoints that take requests for a port; without one those of the first port that takes any.

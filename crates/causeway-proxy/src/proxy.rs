@@ -34,6 +34,7 @@ use crate::own::OwnAddresses;
 use crate::plan::compile::Compiler;
 use crate::records::Sink;
 use crate::tls::{MeshTls, Spoken};
+use crate::virtuals::Virtuals;
 use crate::worker::{App, Scopes, Shared, Worker, lone_group, lone_service};
 use crate::{admin, limits, metrics, outbound, planner};
 
@@ -99,6 +100,7 @@ impl Proxy {
             source: source.clone(),
             namespace: source.namespace.clone(),
             mesh_suffix: format!(".{}", options.mesh_suffix),
+            virtuals: Virtuals::default(),
             wants: options.wants,
             wanted: parking_lot::Mutex::default(),
             records,
@@ -121,7 +123,7 @@ impl Proxy {
         let listening = match (&net, &role) {
             (_, Role::Client { .. }) => 0,
             (Net::Memory(_), _) => 1,
-            (Net::Tcp, _) => workers.max(1),
+            (Net::Tcp(_), _) => workers.max(1),
         };
         let all: Vec<Arc<Worker>> =
             (0..=listening).map(|_| Worker::new(shared.clone(), &seed.fork(), scopes.clone())).collect();
@@ -224,12 +226,17 @@ impl Proxy {
 
     /// The local address that stands for a service.
     pub fn upstream_address(&self, service: &ServiceKey) -> Option<SocketAddr> {
-        self.fixed(|way| matches!(way, Way::Upstream(key) if key == service))
+        self.fixed(|way| matches!(way, Way::Upstream(key, _) if key == service))
     }
 
     /// Where the admin door listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.inner.admin
+    }
+
+    pub(crate) fn fixed_addresses(&self, is_it: impl Fn(&Way) -> bool) -> Vec<SocketAddr> {
+        let openings = self.inner.fixed.iter().filter(|opening| is_it(&opening.way));
+        openings.map(|opening| opening.address).collect()
     }
 
     fn fixed(&self, is_it: impl Fn(&Way) -> bool) -> Option<SocketAddr> {
@@ -364,7 +371,7 @@ fn start_worker(
             spawn(&accept, "worker", listening);
             spawn(&scopes.force, "tidy", tidying);
         }
-        Net::Tcp => {
+        Net::Tcp(_) => {
             let force = scopes.force.clone();
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;

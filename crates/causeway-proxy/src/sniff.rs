@@ -17,6 +17,9 @@ use crate::limits;
 /// How HTTP/2 with prior knowledge begins (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The first byte of TLS (a record with a handshake), which begins no request.
+pub(crate) const TLS: u8 = 0x16;
+
 /// A stream with bytes that were read of it put back.
 #[derive(Debug)]
 pub(crate) struct Rewound<S> {

@@ -67,6 +67,14 @@ pub(crate) fn start(worker: &Arc<Worker>, inlet: Inlet, client: Leg, target: Tar
     });
 }
 
+/// Writes down why a connection goes nowhere, and breaks it off.
+pub(crate) fn refuse(worker: &Arc<Worker>, inlet: Inlet, client: Leg, none: NoConnection) {
+    let mut settle = settle::start_raw(worker, &Arc::new(inlet));
+    client.break_off();
+    settle.details = none.details;
+    settle.done(none.error.as_str());
+}
+
 /// Moves bytes between two legs until they end or the proxy does, and writes that down.
 pub(crate) async fn carry(mut settle: Box<Settle>, mut client: Leg, mut service: Leg) {
     client.keep_alive();

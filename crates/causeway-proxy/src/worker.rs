@@ -32,6 +32,7 @@ use crate::pool::Pool;
 use crate::records::Sink;
 use crate::spare::Spare;
 use crate::tls::MeshTls;
+use crate::virtuals::Virtuals;
 
 /// What all workers of a proxy share: read, or written so seldom that nobody waits.
 pub(crate) struct Shared {
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub namespace: Name,
     /// `.mesh`
     pub mesh_suffix: String,
+    /// Addresses that stand for services.
+    pub virtuals: Virtuals,
     pub wants: Option<mpsc::UnboundedSender<ServiceKey>>,
     pub wanted: Mutex<HashSet<ServiceKey>>,
     pub records: Option<Sink>,
@@ -232,6 +235,6 @@ pub(crate) fn lone_group(id: u64, host: &str, port: u16, transport: Transport) -
 pub(crate) fn lone_service(key: ServiceKey, protocol: Protocol, group: Group) -> Arc<Service> {
     let (direct, policy) = Default::default();
     let ports = vec![Port { number: None, protocol, group }];
-    let left_out = Vec::new();
-    Arc::new(Service { key, number: 0, ports, is_declared: false, direct, left_out, policy })
+    let (left_out, places) = Default::default();
+    Arc::new(Service { key, number: 0, ports, is_declared: false, direct, left_out, policy, places })
 }

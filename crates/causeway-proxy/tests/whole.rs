@@ -22,3 +22,5 @@ mod smuggling;
 mod tcp;
 #[path = "whole/telemetry.rs"]
 mod telemetry;
+#[path = "whole/transparent.rs"]
+mod transparent;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use causeway_base::net::Net;
+use causeway_base::net::{Net, Stream};
 use causeway_base::{OnFailure, Scope};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -44,7 +44,11 @@ impl Client {
     /// # Panics
     /// When nobody listens there: the test is wrong.
     pub async fn connect(net: &Net, address: SocketAddr) -> Self {
-        let stream = net.connect(address).await.expect("somebody listens");
+        Client::over(net.connect(address).await.expect("somebody listens")).await
+    }
+
+    /// On a connection that is there.
+    pub async fn over(stream: Stream) -> Self {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.expect("a handshake without bytes");
         Scope::root("client").spawn("connection", OnFailure::Log, async move {

@@ -32,6 +32,8 @@ struct State {
     listeners: HashMap<SocketAddr, mpsc::Sender<(DuplexStream, SocketAddr)>>,
     hosts: HashMap<IpAddr, Host>,
     next_port: u16,
+    /// Where redirected connections were going, by their peers.
+    redirected: HashMap<SocketAddr, SocketAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +81,24 @@ impl MemoryNet {
         Ok(MemoryListener { address, incoming })
     }
 
+    /// Connects to `to` as the kernel does with a connection to `original` that it redirects there.
+    pub async fn connect_redirected(&self, original: SocketAddr, to: SocketAddr) -> io::Result<DuplexStream> {
+        self.connect_as(to, Some(original)).await
+    }
+
+    pub(super) fn original_destination(&self, peer: SocketAddr) -> io::Result<SocketAddr> {
+        self.state.lock().redirected.remove(&peer).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     pub(super) async fn connect(&self, address: SocketAddr) -> io::Result<DuplexStream> {
+        self.connect_as(address, None).await
+    }
+
+    async fn connect_as(
+        &self,
+        address: SocketAddr,
+        original: Option<SocketAddr>,
+    ) -> io::Result<DuplexStream> {
         let delay = self.state.lock().hosts.get(&address.ip()).map_or(Duration::ZERO, |host| host.delay);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -92,6 +111,7 @@ impl MemoryNet {
         let life = host.life.clone();
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), state.free_port());
         let queue = state.listeners.get(&address).cloned();
+        state.redirected.extend(original.map(|original| (peer, original)));
         drop(state);
         let refused = || {
             io::Error::new(io::ErrorKind::ConnectionRefused, format!("nobody listens on {address} in memory"))

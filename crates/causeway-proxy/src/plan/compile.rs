@@ -17,7 +17,7 @@ use causeway_model::{
 };
 
 use super::policy::Policies;
-use super::{Choice, Door, Listening, MeshRoutes, Plan, Port, Rule, Rules, Service};
+use super::{Choice, Door, Listening, MeshRoutes, Place, Plan, Port, Rule, Rules, Service};
 use crate::balance::Group;
 use crate::config::Role;
 use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
@@ -53,6 +53,11 @@ impl Compiler {
         let numbers = HashMap::new();
         let (endpoints, policies) = (HashMap::new(), Policies::default());
         Compiler { role, trust_domain, endpoints, endpoint_next: 1, numbers, policies }
+    }
+
+    /// Whether connections by address are led here.
+    fn is_transparent(&self) -> bool {
+        matches!(&self.role, Role::Sidecar(sidecar) if !sidecar.transparent.is_empty())
     }
 
     /// The plan for a picture.
@@ -105,6 +110,7 @@ impl Compiler {
             snapshot.instances_of(&key).filter(|instance| instance.is_routable()).collect();
         let statics = declared.map_or(&[][..], |service| &service.endpoints);
         let declared_ports = declared.map_or(&[][..], |service| &service.ports);
+        let mut places = Places { is_wanted: self.is_transparent(), all: Vec::new() };
         let mut ports: Vec<Port> = Vec::new();
         for port in declared_ports {
             let name = port.name.as_ref().map(|name| name.as_str());
@@ -112,7 +118,12 @@ impl Compiler {
             let mut endpoints: Vec<_> = ours.collect();
             let wanted =
                 Wanted { port: name.map_or(WantedPort::Main, WantedPort::Named), protocol: port.protocol };
-            endpoints.extend(instances.iter().filter_map(|i| self.instance(&owner, i, wanted, now)));
+            places.statics(&endpoints, port.protocol);
+            endpoints.extend(instances.iter().filter_map(|i| {
+                let endpoint = self.instance(&owner, i, wanted, now)?;
+                places.instance(i, wanted, &endpoint);
+                Some(endpoint)
+            }));
             ports.push(Port {
                 number: Some(port.port),
                 protocol: port.protocol,
@@ -124,7 +135,12 @@ impl Compiler {
             let ours = statics.iter().filter_map(|e| self.static_endpoint(e, None, protocol, now));
             let mut endpoints: Vec<_> = ours.collect();
             let wanted = Wanted { port: WantedPort::Main, protocol };
-            endpoints.extend(instances.iter().filter_map(|i| self.instance(&owner, i, wanted, now)));
+            places.statics(&endpoints, protocol);
+            endpoints.extend(instances.iter().filter_map(|i| {
+                let endpoint = self.instance(&owner, i, wanted, now)?;
+                places.instance(i, wanted, &endpoint);
+                Some(endpoint)
+            }));
             ports.push(Port { number: None, protocol, group: Group::new(endpoints) });
             let named: BTreeSet<u16> = instances.iter().flat_map(|i| i.ports.values().copied()).collect();
             for number in named {
@@ -142,7 +158,7 @@ impl Compiler {
         let subset_of = (owner != key).then_some(&owner.name);
         let policy = self.policies.of_service(&key, subset_of);
         let is_declared = !declared_ports.is_empty();
-        Arc::new(Service { key, number, ports, is_declared, direct, left_out, policy })
+        Arc::new(Service { key, number, ports, is_declared, direct, left_out, policy, places: places.all })
     }
 
     fn static_endpoint(
@@ -168,13 +184,7 @@ impl Compiler {
         now: Micros,
     ) -> Option<Arc<Endpoint>> {
         let name = instance.key.id.as_str().to_owned();
-        let port = match wanted.port {
-            WantedPort::Main => instance.port,
-            WantedPort::Named(name) => instance.ports.get(name).copied().unwrap_or(instance.port),
-            WantedPort::Number(number) => {
-                instance.ports.values().copied().chain([instance.port]).find(|port| *port == number)?
-            }
-        };
+        let port = wanted.port_of(instance)?;
         let is_main = port == instance.port;
         let is_raw = wanted.protocol.is_raw();
         match (&instance.mesh, &self.trust_domain) {
@@ -317,6 +327,41 @@ enum WantedPort<'a> {
     /// The main one when the instance has none of that name.
     Named(&'a str),
     Number(u16),
+}
+
+impl Wanted<'_> {
+    fn port_of(self, instance: &Instance) -> Option<u16> {
+        match self.port {
+            WantedPort::Main => Some(instance.port),
+            WantedPort::Named(name) => Some(instance.ports.get(name).copied().unwrap_or(instance.port)),
+            WantedPort::Number(number) => {
+                instance.ports.values().copied().chain([instance.port]).find(|port| *port == number)
+            }
+        }
+    }
+}
+
+/// Where a service's instances are to whoever calls them by address.
+struct Places {
+    is_wanted: bool,
+    all: Vec<Place>,
+}
+
+impl Places {
+    fn instance(&mut self, instance: &Instance, wanted: Wanted<'_>, endpoint: &Arc<Endpoint>) {
+        let at = instance.address.parse::<IpAddr>().ok().zip(wanted.port_of(instance));
+        if let (true, Some(at)) = (self.is_wanted, at) {
+            let (address, protocol) = (SocketAddr::from(at), wanted.protocol);
+            self.all.push(Place { address, protocol, endpoint: endpoint.clone() });
+        }
+    }
+
+    fn statics(&mut self, endpoints: &[Arc<Endpoint>], protocol: Protocol) {
+        let endpoints = endpoints.iter().filter(|_| self.is_wanted);
+        self.all.extend(endpoints.filter_map(|endpoint| {
+            Some(Place { address: endpoint.address?, protocol, endpoint: endpoint.clone() })
+        }));
+    }
 }
 
 /// What is spoken with a service that declares no ports: bytes when all its instances do.
