@@ -18,6 +18,8 @@ mod review_attempts;
 mod review_pipeline;
 #[path = "whole/smuggling.rs"]
 mod smuggling;
+#[path = "whole/smuggling_h2.rs"]
+mod smuggling_h2;
 #[path = "whole/tcp.rs"]
 mod tcp;
 #[path = "whole/telemetry.rs"]
