@@ -100,6 +100,11 @@ impl Scope {
         self.token.clone().cancelled_owned()
     }
 
+    /// How many of this scope's own tasks run.
+    pub fn tasks(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Whether this scope was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.token.is_cancelled()

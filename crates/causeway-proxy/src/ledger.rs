@@ -5,29 +5,30 @@
 //! Invariant: bounded whatever the traffic: series by service up to a number, records by bytes, failures by count.
 //! Not here: how counts are printed (`metrics`), the writer (`records`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_model::{Edge, Failure, LATENCY_BUCKETS, Latencies, ServiceKey, Timestamp, latency_bucket};
+use causeway_model::{Failure, ServiceKey, Timestamp};
+use causeway_wire::ProxyError;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::account::account;
 use crate::allowance::Allowance;
 use crate::budget::Budget;
+use crate::counts::{Counts, EdgeCounts};
 use crate::endpoint::Micros;
 use crate::facts::Facts;
 use crate::inlet::Way;
 use crate::limits::{
-    FAILURES_KEPT, FAILURES_TOLD_PER_SECOND, FAILURES_UNREPORTED_MAX, RECORD_BATCH_BYTES, SERIES_SERVICES_MAX,
+    FAILURES_KEPT, FAILURES_TOLD_PER_SECOND, FAILURES_UNREPORTED_MAX, POLICIES_COUNTED_MAX,
+    RECORD_BATCH_BYTES,
 };
 use crate::reason;
 use crate::records::{self, Sink};
-use crate::tally::{Tallies, Tally};
-
-/// Upper bounds of the duration histogram, in microseconds; the last bucket has none.
-pub(crate) const BUCKETS: [u64; 5] = [1_000, 5_000, 25_000, 100_000, 1_000_000];
+use crate::story::Attempt;
+use crate::tally::Tally;
 
 /// A worker's ledger.
 pub(crate) struct Ledger {
@@ -41,8 +42,8 @@ struct Pages {
     inbound: Counts,
     /// Answers that no service gave (no route, bad request), and calls to foreign hosts.
     other: Counts,
-    /// What happened that concerns no service.
-    tallies: Tallies,
+    /// Requests that a policy refused, by the document.
+    refused: BTreeMap<Arc<str>, u64>,
     failures: VecDeque<Arc<Failure>>,
     unreported: Vec<Arc<Failure>>,
     telling: Telling,
@@ -61,14 +62,16 @@ pub(crate) struct Cell {
     edge: Option<Box<EdgeCounts>>,
 }
 
-/// Counts of ended requests.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counts {
-    /// 1xx to 3xx, 4xx, 5xx, and none (the client left).
-    pub classes: [u64; 4],
-    pub buckets: [u64; BUCKETS.len() + 1],
-    pub micros: u64,
-    pub tallies: Tallies,
+/// Something that a worker counted.
+pub(crate) enum Counted<'a> {
+    Service(&'a ServiceKey, &'a Counts),
+    /// Requests that went to no service of the mesh, and what concerns no service.
+    Nobody(&'a Counts),
+    /// Calls that came in for the sidecar's own app.
+    Inbound(&'a Counts),
+    /// Requests refused by a document.
+    Refused(&'a Arc<str>, u64),
+    RecordsDropped(u64),
 }
 
 /// How many failures may still be told: those of services and of ours apart from what clients do wrong, which may be many.
@@ -81,63 +84,6 @@ impl Default for Telling {
     fn default() -> Self {
         let allowance = || Allowance::per_second(FAILURES_TOLD_PER_SECOND / 2.0);
         Telling { grave: allowance(), slight: allowance() }
-    }
-}
-
-/// Counts since the last traffic report.
-#[derive(Clone, Debug)]
-pub(crate) struct EdgeCounts {
-    pub requests: u64,
-    pub failures: u64,
-    pub micros: u64,
-    pub micros_max: u64,
-    pub retries: u64,
-    latencies: [u32; LATENCY_BUCKETS],
-}
-
-impl Default for EdgeCounts {
-    fn default() -> Self {
-        let latencies = [0; LATENCY_BUCKETS];
-        EdgeCounts { requests: 0, failures: 0, micros: 0, micros_max: 0, retries: 0, latencies }
-    }
-}
-
-impl EdgeCounts {
-    fn add(&mut self, status: u16, micros: Micros) {
-        self.requests += 1;
-        self.failures += u64::from(status == 0 || status >= 500);
-        self.micros += micros;
-        self.micros_max = self.micros_max.max(micros);
-        self.latencies[latency_bucket(micros)] += 1;
-    }
-
-    /// As it is reported.
-    pub(crate) fn into_edge(self, source: ServiceKey, target: ServiceKey) -> Edge {
-        let EdgeCounts { requests, failures, micros, micros_max, retries, latencies } = self;
-        let latencies = Latencies::of(&latencies);
-        Edge { source, target, requests, failures, micros, micros_max, latencies, retries }
-    }
-}
-
-impl Counts {
-    fn add(&mut self, status: u16, micros: Micros) {
-        let class = match status {
-            0 => 3,
-            100..400 => 0,
-            400..500 => 1,
-            _ => 2,
-        };
-        self.classes[class] += 1;
-        self.buckets[BUCKETS.partition_point(|bound| *bound < micros)] += 1;
-        self.micros += micros;
-    }
-
-    /// Adds another worker's counts.
-    pub(crate) fn merge(&mut self, other: &Counts) {
-        self.classes.iter_mut().zip(other.classes).for_each(|(mine, theirs)| *mine += theirs);
-        self.buckets.iter_mut().zip(other.buckets).for_each(|(mine, theirs)| *mine += theirs);
-        self.micros += other.micros;
-        self.tallies.iter_mut().zip(other.tallies).for_each(|(mine, theirs)| *mine += theirs);
     }
 }
 
@@ -173,7 +119,11 @@ impl Ledger {
             Some(_) => pages.inbound.add(facts.status, micros),
             None => pages.other.add(facts.status, micros),
         }
+        if let Some(policy) = &facts.refused_by {
+            pages.count_refusal(policy);
+        }
         if facts.status >= 500 || !facts.reason.is_empty() {
+            pages.count_handshakes(facts);
             pages.keep_failure(facts, ended, now, seen_by);
         }
         if let Some(sink) = sink {
@@ -202,17 +152,17 @@ impl Ledger {
     /// Counts something that happened, to a service when it has a number.
     pub(crate) fn count(&self, number: Option<usize>, what: Tally) {
         let mut pages = self.pages.lock();
-        let tallies = match number {
+        let counts = match number {
             Some(number) => {
                 let cell = pages.cell(number);
                 if what == Tally::Retry {
                     cell.edge.get_or_insert_default().retries += 1;
                 }
-                &mut cell.counts.tallies
+                &mut cell.counts
             }
-            None => &mut pages.tallies,
+            None => &mut pages.other,
         };
-        tallies[what as usize] += 1;
+        counts.tally(what, 1);
     }
 
     /// Hands over what was gathered.
@@ -220,19 +170,18 @@ impl Ledger {
         self.pages.lock().flush(sink);
     }
 
-    /// Every service's counts, and the two that have no service.
-    pub(crate) fn scrape(&self, mut take: impl FnMut(Option<&ServiceKey>, &'static str, &Counts)) -> u64 {
+    /// What was counted, of each service that was called, of none, and of calls that came in.
+    pub(crate) fn scrape(&self, mut take: impl FnMut(Counted<'_>)) {
         let pages = self.pages.lock();
-        let whole = Counts { tallies: pages.tallies, ..Counts::default() };
-        take(None, "", &whole);
-        let named = pages.cells.iter().filter(|cell| cell.service.is_some());
-        for (at, cell) in named.enumerate() {
-            let service = cell.service.as_ref().filter(|_| at < SERIES_SERVICES_MAX);
-            take(service, "outbound", &cell.counts);
+        for cell in &pages.cells {
+            if let Some(service) = &cell.service {
+                take(Counted::Service(service, &cell.counts));
+            }
         }
-        take(None, "inbound", &pages.inbound);
-        take(None, "other", &pages.other);
-        pages.dropped
+        take(Counted::Nobody(&pages.other));
+        take(Counted::Inbound(&pages.inbound));
+        pages.refused.iter().for_each(|(policy, count)| take(Counted::Refused(policy, *count)));
+        take(Counted::RecordsDropped(pages.dropped));
     }
 
     /// What was counted since the last call.
@@ -271,11 +220,10 @@ impl Pages {
             Some(_) => &mut self.inbound,
             None => &mut self.other,
         };
-        let mut add = |what: Tally, by: u64| counts.tallies[what as usize] += by;
-        add(Tally::RawConnection, 1);
-        add(Tally::RawFailure, u64::from(is_failure));
-        add(Tally::RawBytesSent, facts.carried.unwrap_or(0));
-        add(Tally::RawBytesReceived, facts.bytes);
+        counts.tally(Tally::RawConnection, 1);
+        counts.tally(Tally::RawFailure, u64::from(is_failure));
+        counts.tally(Tally::RawBytesSent, facts.carried.unwrap_or(0));
+        counts.tally(Tally::RawBytesReceived, facts.bytes);
     }
 
     fn cell(&mut self, number: usize) -> &mut Cell {
@@ -285,10 +233,37 @@ impl Pages {
         &mut self.cells[number]
     }
 
+    fn count_refusal(&mut self, policy: &Arc<str>) {
+        // Where it is written may change; its name does not.
+        let name = policy.split_once(" (").map_or(&**policy, |(name, _)| name);
+        let is_full = self.refused.len() >= POLICIES_COUNTED_MAX;
+        match self.refused.get_mut(name) {
+            Some(count) => *count += 1,
+            None => *self.refused.entry(if is_full { "_other" } else { name }.into()).or_default() += 1,
+        }
+    }
+
+    /// Handshakes with endpoints that failed.
+    fn count_handshakes(&mut self, facts: &Facts) {
+        let attempts = facts.story.pages().map_or(&[][..], |pages| &pages.attempts);
+        let failed = |attempt: &&Attempt| {
+            attempt.status.is_none() && attempt.error == ProxyError::TlsProtocolError.as_str()
+        };
+        let failed = attempts.iter().filter(failed).count() as u64;
+        if failed > 0 {
+            let cell = facts.service.as_ref().map(|service| service.number);
+            let counts = match cell {
+                Some(number) if !matches!(facts.inlet.way, Way::Inbound) => &mut self.cell(number).counts,
+                _ => &mut self.other,
+            };
+            counts.tally(Tally::HandshakeFailure, failed);
+        }
+    }
+
     fn keep_failure(&mut self, facts: &Facts, ended: Instant, now: Timestamp, seen_by: &ServiceKey) {
         let allowance = if facts.status >= 500 { &mut self.telling.grave } else { &mut self.telling.slight };
         if !allowance.take(ended) {
-            self.tallies[Tally::UntoldFailure as usize] += 1;
+            self.other.tally(Tally::UntoldFailure, 1);
             return;
         }
         if self.failures.len() == FAILURES_KEPT {

@@ -76,8 +76,13 @@ pub(crate) const HEAD: Duration = Duration::from_secs(75);
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// Foreign hosts (forward proxy) whose connections a worker keeps.
 pub(crate) const FOREIGN_MAX: usize = 256;
-/// Services with metric series of their own; the rest is counted as one. 8 series each: under 2,000 in all.
-pub(crate) const SERIES_SERVICES_MAX: usize = 200;
+/// Series that a proxy shows in all, whatever the traffic: what a scrape of some 200 kB holds, and what a time-series database takes
+/// from a thousand proxies.
+pub(crate) const SERIES_MAX: usize = 2_000;
+/// Policies whose refusals have a series of their own.
+pub(crate) const POLICIES_SHOWN_MAX: usize = 40;
+/// Policies whose refusals a worker counts apart.
+pub(crate) const POLICIES_COUNTED_MAX: usize = 1_000;
 /// Bytes of access records that a worker gathers before they are handed over: each hand-over wakes the writer's thread, and
 /// 16 KiB cost 1 us a request more at full load.
 pub(crate) const RECORD_BATCH_BYTES: usize = 64 * 1024;

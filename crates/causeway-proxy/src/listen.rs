@@ -18,6 +18,7 @@ use causeway_base::{OnFailure, Scope};
 use causeway_filters::Client;
 use tokio::io::AsyncRead;
 use tokio::sync::{mpsc, watch};
+use tokio::time::error::Elapsed;
 
 use crate::bell::Level;
 use crate::detect::{Detected, detect};
@@ -26,6 +27,7 @@ use crate::leg::Leg;
 use crate::limits;
 use crate::sniff::{self, Rewound};
 use crate::socket::Socket;
+use crate::tally::Tally;
 use crate::tcp::{self, Target};
 use crate::tls::Spoken;
 use crate::transparent::{self, Onward};
@@ -124,6 +126,12 @@ async fn serve_connection(worker: Arc<Worker>, opening: Opening, stream: Stream,
     }
 }
 
+/// The end of a handshake; one that failed is counted.
+fn handshake<T>(worker: &Worker, accepted: Result<io::Result<T>, Elapsed>) -> io::Result<T> {
+    let accepted = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    accepted.inspect_err(|_| worker.ledger.count(None, Tally::HandshakeFailure))
+}
+
 async fn open_and_serve(
     worker: Arc<Worker>,
     opening: Opening,
@@ -131,12 +139,11 @@ async fn open_and_serve(
     peer: SocketAddr,
 ) -> io::Result<()> {
     let port = opening.address.port();
-    let handshake_late = |_| io::Error::from(io::ErrorKind::TimedOut);
     match opening.way.clone() {
         Way::Inbound => {
             let tls = worker.shared.tls.clone().ok_or_else(|| io::Error::other("no identity yet"))?;
             let accepted = tokio::time::timeout(limits::HANDSHAKE, tls.accept(stream)).await;
-            let (stream, identity, spoken) = accepted.map_err(handshake_late)??;
+            let (stream, identity, spoken) = handshake(&worker, accepted)?;
             let client = Client::new(peer.ip(), Some(identity), true);
             let inlet = Inlet { way: opening.way, client, port };
             match spoken {
@@ -158,7 +165,7 @@ async fn open_and_serve(
                 Some(tls) => {
                     drop(plan);
                     let accepted = tokio::time::timeout(limits::HANDSHAKE, tls.accept(stream)).await;
-                    let (stream, is_h2) = accepted.map_err(handshake_late)??;
+                    let (stream, is_h2) = handshake(&worker, accepted)?;
                     serve_http(worker, inlet, Socket::other(stream), Some(is_h2)).await
                 }
                 None => {

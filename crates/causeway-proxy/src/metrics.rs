@@ -1,97 +1,165 @@
-//! The counts of all workers, merged and printed for Prometheus.
+//! What all workers counted, printed for Prometheus (OpenMetrics 1.0) under OpenTelemetry's names.
 //!
-//! In:    every worker's ledger.      Out: text (OpenMetrics 1.0), at most a few thousand lines whatever the traffic.
+//! In:    every worker's ledger, the proxy's gauges.      Out: text, at most `SERIES_MAX` series whatever the traffic.
 //! Owner: the admin door and the handle, on demand: nothing runs between scrapes.
-//! Not here: counting (`ledger`).
+//! Not here: counting (`ledger`), which services are shown (`series`).
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use causeway_model::ServiceKey;
 
-use crate::ledger::{BUCKETS, Counts};
-use crate::limits::SERIES_SERVICES_MAX;
+use crate::counts::{BUCKETS, CLASSES, Durations};
+use crate::limits::POLICIES_SHOWN_MAX;
+use crate::series::{Series, Sums, Whose};
 use crate::tally::Tally;
-use crate::worker::Worker;
 
-const CLASSES: [&str; 4] = ["2xx_3xx", "4xx", "5xx", "none"];
+/// A proxy's counts and gauges at one moment.
+pub(crate) struct Scrape {
+    /// Whose proxy it is.
+    pub source: ServiceKey,
+    /// Whether requests come in from outside the proxy's own app: a gateway.
+    pub is_gateway: bool,
+    /// Calls that went out.
+    pub out: Sums,
+    /// Calls that came in for the sidecar's own app.
+    pub inbound: Sums,
+    /// Requests refused, by the document that refused them.
+    pub refused: BTreeMap<Arc<str>, u64>,
+    pub records_dropped: u64,
+    pub gauges: Vec<Gauge>,
+}
+
+/// Something that is so now.
+pub(crate) struct Gauge {
+    /// The metric's name.
+    pub name: &'static str,
+    pub help: &'static str,
+    /// `{…}`, or nothing.
+    pub labels: &'static str,
+    pub value: f64,
+}
 
 /// The text of a scrape.
-pub(crate) fn exposition(workers: &[Arc<Worker>]) -> String {
-    let (counts, dropped) = merge(workers);
-    let mut text = String::with_capacity(4096);
+pub(crate) fn exposition(mut scrape: Scrape, series: &mut Series) -> String {
+    scrape.out = series.fit(scrape.out);
+    let mut text = String::with_capacity(16 * 1024);
     // Writing into a String cannot fail.
-    let _ = write_all(&mut text, &counts, dropped);
+    let _ = write_all(&mut text, &scrape);
     text
 }
 
-/// By direction and service; services past the limit are one, with an empty name.
-type Merged = BTreeMap<(&'static str, Option<ServiceKey>), Counts>;
-
-fn merge(workers: &[Arc<Worker>]) -> (Merged, u64) {
-    let mut merged = Merged::new();
-    let mut dropped = 0;
-    for worker in workers {
-        dropped += worker.ledger.scrape(|service, direction, counts| {
-            let is_known = merged.contains_key(&(direction, service.cloned()));
-            let has_room = is_known || merged.len() < SERIES_SERVICES_MAX;
-            let key = (direction, service.filter(|_| has_room).cloned());
-            merged.entry(key).or_default().merge(counts);
-        });
-    }
-    (merged, dropped)
-}
-
-fn write_all(text: &mut String, merged: &Merged, dropped: u64) -> std::fmt::Result {
-    let labels = |(direction, service): &(&str, Option<ServiceKey>)| match service {
-        Some(service) => {
-            format!(
-                "direction=\"{direction}\",namespace=\"{}\",service=\"{}\"",
-                service.namespace, service.name
-            )
-        }
-        None => format!("direction=\"{direction}\",namespace=\"\",service=\"\""),
-    };
-    let counted: Vec<(String, &Counts)> = merged
-        .iter()
-        .filter(|(_, counts)| counts.classes.iter().sum::<u64>() > 0)
-        .map(|(key, counts)| (labels(key), counts))
-        .collect();
-    writeln!(text, "# HELP causeway_proxy_requests Requests that ended, by class of their answer's status.")?;
-    writeln!(text, "# TYPE causeway_proxy_requests counter")?;
-    for (labels, counts) in &counted {
-        for (class, count) in CLASSES.iter().zip(counts.classes).filter(|(_, count)| *count > 0) {
-            writeln!(text, "causeway_proxy_requests_total{{{labels},status_class=\"{class}\"}} {count}")?;
-        }
-    }
-    writeln!(
+fn write_all(text: &mut String, scrape: &Scrape) -> fmt::Result {
+    let own = labels("", &Whose::Service(scrape.source.clone()));
+    head(
         text,
-        "# HELP causeway_proxy_request_duration_seconds From a request's head to its answer's end."
+        "http_server_request_duration_seconds",
+        "histogram",
+        "Requests that came in, from their head to the end of their answer. The sum of all that a gateway passed on.",
     )?;
-    writeln!(text, "# TYPE causeway_proxy_request_duration_seconds histogram")?;
-    for (labels, counts) in &counted {
-        let name = "causeway_proxy_request_duration_seconds";
-        let mut sum = 0;
-        for (at, count) in counts.buckets.iter().enumerate() {
-            sum += count;
-            let bound = BUCKETS.get(at).map_or("+Inf".to_owned(), |bound| seconds(*bound));
-            writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {sum}")?;
-        }
-        writeln!(text, "{name}_sum{{{labels}}} {}", seconds(counts.micros))?;
-        writeln!(text, "{name}_count{{{labels}}} {sum}")?;
+    for (class, durations) in server(scrape) {
+        histogram(text, "http_server_request_duration_seconds", &own, class, &durations)?;
+    }
+    head(
+        text,
+        "http_client_request_duration_seconds",
+        "histogram",
+        "Requests on their way to a service, all attempts together. Without a service: no route, no such service, foreign hosts.",
+    )?;
+    for ((whose, class), durations) in &scrape.out.durations {
+        let labels = labels("", whose);
+        histogram(text, "http_client_request_duration_seconds", &labels, *class, durations)?;
     }
     for tally in Tally::ALL {
-        let (name, help) = (tally.metric(), tally.help().trim());
-        writeln!(text, "# HELP causeway_proxy_{name} {help}\n# TYPE causeway_proxy_{name} counter")?;
-        let of = |counts: &Counts| counts.tallies[*tally as usize];
-        for (key, counts) in merged.iter().filter(|(_, counts)| of(counts) > 0) {
-            writeln!(text, "causeway_proxy_{name}_total{{{}}} {}", labels(key), of(counts))?;
+        let name = format!("causeway_proxy_{}", tally.metric());
+        head(text, &name, "counter", tally.help().trim())?;
+        for (direction, sums) in [("outbound", &scrape.out), ("inbound", &scrape.inbound)] {
+            for (whose, tallies) in &sums.tallies {
+                let count = tallies[*tally as usize];
+                if count > 0 {
+                    let labels = labels(&format!("direction=\"{direction}\","), whose);
+                    writeln!(text, "{name}_total{{{labels}}} {count}")?;
+                }
+            }
         }
     }
-    writeln!(text, "# HELP causeway_proxy_records_dropped Access records that the writer was too slow for.")?;
-    writeln!(text, "# TYPE causeway_proxy_records_dropped counter")?;
-    writeln!(text, "causeway_proxy_records_dropped_total {dropped}\n# EOF")
+    refusals(text, &scrape.refused)?;
+    head(
+        text,
+        "causeway_proxy_records_dropped",
+        "counter",
+        "Access records that the writer was too slow for.",
+    )?;
+    writeln!(text, "causeway_proxy_records_dropped_total {}", scrape.records_dropped)?;
+    let mut last = "";
+    for Gauge { name, help, labels, value } in &scrape.gauges {
+        if *name != last {
+            head(text, name, "gauge", help)?;
+            last = name;
+        }
+        writeln!(text, "{name}{labels} {value}")?;
+    }
+    writeln!(text, "# EOF")
+}
+
+/// What came in, by class: a sidecar's calls for its app; at a gateway everything that went out came in.
+fn server(scrape: &Scrape) -> BTreeMap<usize, Durations> {
+    let mut classes: BTreeMap<usize, Durations> = BTreeMap::new();
+    let came_in = if scrape.is_gateway { &scrape.out } else { &scrape.inbound };
+    for ((_, class), durations) in &came_in.durations {
+        classes.entry(*class).or_default().merge(durations);
+    }
+    classes
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}
+
+fn histogram(
+    text: &mut String,
+    name: &str,
+    labels: &str,
+    class: usize,
+    durations: &Durations,
+) -> fmt::Result {
+    let labels = format!("{labels},http_response_status_code=\"{}\"", CLASSES[class]);
+    let mut sum = 0;
+    for (at, count) in durations.buckets.iter().enumerate() {
+        sum += count;
+        let bound = BUCKETS.get(at).map_or("+Inf".to_owned(), |bound| seconds(*bound));
+        writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {sum}")?;
+    }
+    writeln!(text, "{name}_sum{{{labels}}} {}", seconds(durations.micros))?;
+    writeln!(text, "{name}_count{{{labels}}} {sum}")
+}
+
+/// The documents that refused most; the rest is one.
+fn refusals(text: &mut String, refused: &BTreeMap<Arc<str>, u64>) -> fmt::Result {
+    head(text, "causeway_proxy_refused", "counter", "Requests that a policy refused, by the policy.")?;
+    for (policy, count) in refused.iter().take(POLICIES_SHOWN_MAX) {
+        writeln!(text, "causeway_proxy_refused_total{{policy=\"{}\"}} {count}", escaped(policy))?;
+    }
+    let rest: u64 = refused.values().skip(POLICIES_SHOWN_MAX).sum();
+    if rest > 0 {
+        writeln!(text, "causeway_proxy_refused_total{{policy=\"_other\"}} {rest}")?;
+    }
+    Ok(())
+}
+
+/// Names of namespaces and services hold nothing to be escaped.
+fn labels(before: &str, whose: &Whose) -> String {
+    let (namespace, service) = match whose {
+        Whose::Nobody => ("", ""),
+        Whose::Service(key) => (key.namespace.as_str(), key.name.as_str()),
+        Whose::Other => ("", "_other"),
+    };
+    format!("{before}namespace=\"{namespace}\",service=\"{service}\"")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ")
 }
 
 fn seconds(micros: u64) -> String {

@@ -109,6 +109,16 @@ impl Pool {
         self.http1.clear();
     }
 
+    /// Connections of HTTP/1.1 that rest.
+    pub(crate) fn idle(&self) -> usize {
+        self.http1.len()
+    }
+
+    /// Connections of HTTP/2.
+    pub(crate) fn channels(&self) -> usize {
+        self.http2.lock().values().map(|shared| shared.channels.lock().len()).sum()
+    }
+
     /// Closes what was idle too long, and forgets endpoints without connections.
     pub(crate) fn tidy(&self) {
         self.http1.tidy();

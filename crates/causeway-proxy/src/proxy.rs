@@ -33,10 +33,11 @@ use crate::listen::{self, Opened, Opening};
 use crate::own::OwnAddresses;
 use crate::plan::compile::Compiler;
 use crate::records::Sink;
+use crate::series::Series;
 use crate::tls::{MeshTls, Spoken};
 use crate::virtuals::Virtuals;
 use crate::worker::{App, Scopes, Shared, Worker, lone_group, lone_service};
-use crate::{admin, limits, metrics, outbound, planner};
+use crate::{admin, limits, metrics, outbound, planner, scrape};
 
 /// A running proxy. Cheap to clone; it ends by [`Proxy::drain`] or with its scope, not with its last clone.
 #[derive(Clone)]
@@ -56,6 +57,8 @@ struct Inner {
     is_gateway: bool,
     admin: Option<SocketAddr>,
     fixed: Vec<Opening>,
+    /// Which services have metric series of their own.
+    series: parking_lot::Mutex<Series>,
 }
 
 impl Proxy {
@@ -152,6 +155,7 @@ impl Proxy {
                 is_gateway,
                 admin: admin_address,
                 fixed,
+                series: parking_lot::Mutex::default(),
             }),
         };
         let (net_task, stop) = (planned.clone(), scope);
@@ -306,9 +310,12 @@ impl Proxy {
         seen
     }
 
-    /// The counts of all workers, for Prometheus.
+    /// What the proxy counts, for Prometheus: at most 2,000 series whatever the traffic.
     pub fn metrics(&self) -> String {
-        metrics::exposition(&self.inner.workers)
+        let inner = &self.inner;
+        let connections = inner.scopes.connections.tasks();
+        let scrape = scrape::scrape(&inner.shared, &inner.workers, inner.is_gateway, connections);
+        metrics::exposition(scrape, &mut inner.series.lock())
     }
 
     /// Stops accepting, lets kept connections say that their next answer is the last (`Connection: close`) for a moment, then asks all

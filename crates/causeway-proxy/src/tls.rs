@@ -14,7 +14,7 @@ use causeway_base::net::Stream;
 use causeway_identity::{
     Credentials, Expected, mesh_client_config, mesh_server_config, peer_identity, unnamed_server,
 };
-use causeway_model::{Kind, Listener, ObjectKey, Revocations, Snapshot, Spec, SpiffeId};
+use causeway_model::{Kind, Listener, ObjectKey, Revocations, Snapshot, Spec, SpiffeId, Timestamp};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -64,6 +64,11 @@ impl MeshTls {
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
         let server = mesh_server_config(&credentials, &names);
         MeshTls { credentials, server, clients: parking_lot::Mutex::default(), taken }
+    }
+
+    /// When the proxy's own certificate ends.
+    pub(crate) fn not_after(&self) -> Timestamp {
+        self.credentials.svid().not_after()
     }
 
     /// Takes a mesh connection: the stream, who called, what they want to speak.

@@ -65,6 +65,11 @@ impl Shelf {
         });
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.idle.lock().values().map(Vec::len).sum()
+    }
+
     /// Closes all.
     pub(crate) fn clear(&self) {
         self.idle.lock().clear();

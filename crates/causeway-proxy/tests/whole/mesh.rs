@@ -236,7 +236,7 @@ async fn the_admin_door_answers_this_machine_only() {
     assert_eq!(house.ask(admin, "GET localhost/readyz").await.line(), "200 ok");
     assert_eq!(house.ask(admin, "GET evil.example/config").await.status, 403);
     let metrics = house.ask(admin, "GET localhost/metrics").await.body;
-    let counted = "causeway_proxy_requests_total{direction=\"outbound\",namespace=\"default\",service=\"cart\",status_class=\"2xx_3xx\"} 1";
+    let counted = "http_client_request_duration_seconds_count{namespace=\"default\",service=\"cart\",http_response_status_code=\"2xx\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"));
     let config = house.ask(admin, "GET localhost/config").await.body;

@@ -154,14 +154,13 @@ async fn bytes_cross_the_mesh_as_mutual_tls_and_ends_are_passed_on() {
     }
     until(|| {
         db.metrics().contains(
-            "causeway_proxy_tcp_connections_total{direction=\"inbound\",namespace=\"\",service=\"\"} 4",
+            "causeway_proxy_tcp_connections_total{direction=\"inbound\",namespace=\"default\",service=\"db\"} 4",
         )
     })
     .await;
-    assert!(
-        db.metrics()
-            .contains("tcp_bytes_sent_total{direction=\"inbound\",namespace=\"\",service=\"\"} 3020001")
-    );
+    assert!(db.metrics().contains(
+        "tcp_bytes_sent_total{direction=\"inbound\",namespace=\"default\",service=\"db\"} 3020001"
+    ));
     assert_eq!(shop.traffic().edges[0].failures, 0);
 }
 

@@ -73,9 +73,129 @@ async fn of_too_many_failures_some_are_told_and_the_rest_is_counted() {
         assert_eq!(client.send(House::request("GET h/")).await.unwrap().status, 404);
     }
     assert_eq!(proxy.failures().as_array().unwrap().len(), 100);
-    assert!(
-        proxy
-            .metrics()
-            .contains("causeway_proxy_failures_untold_total{direction=\"\",namespace=\"\",service=\"\"} 50")
-    );
+    assert!(proxy.metrics().contains(
+        "causeway_proxy_failures_untold_total{direction=\"outbound\",namespace=\"\",service=\"\"} 50"
+    ));
+}
+
+/// Series of a scrape, and the names that they belong to.
+fn series(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.starts_with('#')).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_metric_says_what_it_is_and_the_text_is_well_formed() {
+    let house = House::new();
+    let app = house.app("cart");
+    let cart = start_sidecar(&house, "cart", 1, Some(&app)).await;
+    let shop = start_sidecar(&house, "shop", 1, None).await;
+    caught_up(&house, &shop).await;
+    for path in ["/", "/a"] {
+        let answer =
+            house.ask(shop.outbound_address().unwrap(), &format!("GET http://cart.mesh{path}")).await;
+        assert_eq!(answer.status, 200);
+    }
+    app.answer(404);
+    assert_eq!(house.ask(shop.outbound_address().unwrap(), "GET http://cart.mesh/").await.status, 404);
+    let (caller, callee) = (shop.metrics(), cart.metrics());
+    for (text, wanted) in [
+        (
+            &caller,
+            "http_client_request_duration_seconds_count{namespace=\"default\",service=\"cart\",http_response_status_code=\"2xx\"} 2",
+        ),
+        (
+            &caller,
+            "http_client_request_duration_seconds_count{namespace=\"default\",service=\"cart\",http_response_status_code=\"4xx\"} 1",
+        ),
+        (
+            &callee,
+            "http_server_request_duration_seconds_count{namespace=\"default\",service=\"cart\",http_response_status_code=\"2xx\"} 2",
+        ),
+        (&callee, "causeway_proxy_connections 1"),
+        (&caller, "causeway_proxy_upstream_connections{state=\"open\",protocol=\"http/2\"} 1"),
+        (&caller, "causeway_proxy_certificate_expiry_seconds 86"),
+        (&caller, "causeway_proxy_plan_revision"),
+    ] {
+        assert!(text.contains(wanted), "{wanted}\n{text}");
+    }
+    for text in [caller, callee] {
+        assert!(text.ends_with("# EOF\n"));
+        let mut known = std::collections::BTreeMap::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(known.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} twice");
+                let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+                assert!(help.is_some_and(|help| help.ends_with('.') && help.len() > 10), "{name}: {help:?}");
+            }
+        }
+        for line in series(&text) {
+            let (name, value) = (line.split(['{', ' ']).next().unwrap(), line.rsplit_once(' ').unwrap().1);
+            let family = ["_total", "_bucket", "_sum", "_count"].iter().find_map(|end| {
+                let family = name.strip_suffix(end)?;
+                let fits = match known.get(family).map(String::as_str) {
+                    Some("counter") => *end == "_total",
+                    Some("histogram") => *end != "_total",
+                    _ => false,
+                };
+                fits.then_some(family)
+            });
+            assert!(family.is_some() || known.get(name).is_some_and(|kind| kind == "gauge"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_are_bounded_whatever_the_traffic() {
+    let house = House::new();
+    let app = house.app("app");
+    for number in 0..5_000 {
+        house.place(&format!("s{number}"), "one", app.address()).put();
+    }
+    let shop = start_sidecar(&house, "shop", 1, None).await;
+    caught_up(&house, &shop).await;
+    let mut client = causeway_testkit::Client::connect(&house.net(), shop.outbound_address().unwrap()).await;
+    app.behave(|seen| {
+        let status = if seen.line.contains("odd") { 503 } else { 200 };
+        (
+            std::time::Duration::ZERO,
+            http::Response::builder().status(status).body(Default::default()).unwrap(),
+        )
+    });
+    for number in 0..5_000_u32 {
+        let path = if number % 2 == 0 { "even" } else { "odd" };
+        client.send(House::request(&format!("GET http://s{number}.mesh/{path}/{number}"))).await.unwrap();
+        if number % 50 == 0 {
+            // Hosts and names that are not there make no series either.
+            client.send(House::request(&format!("GET s{number}.nowhere.mesh/"))).await.unwrap();
+        }
+    }
+    let text = shop.metrics();
+    let count = series(&text).len();
+    assert!((1_000..=2_000).contains(&count), "{count} series");
+    let counted: f64 = series(&text)
+        .iter()
+        .filter(|line| line.starts_with("http_client_request_duration_seconds_count"))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+        .sum();
+    assert_eq!(counted, 5_100.0, "what has no series of its own is counted all the same");
+    assert!(text.contains("service=\"_other\""), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn paths_and_hosts_make_no_series() {
+    let house = House::new();
+    house.service("app", 1);
+    house.put("r", gateway_route(vec![rule("/", vec![backend("app", 1)])]));
+    let proxy = start_gateway(&house).await;
+    let mut client = causeway_testkit::Client::connect(&house.net(), gateway_address()).await;
+    client.send(House::request("GET h/")).await.unwrap();
+    let before = series(&proxy.metrics()).len();
+    for number in 0..2_000 {
+        client.send(House::request(&format!("GET h{number}.test/{number}?{number}"))).await.unwrap();
+    }
+    assert_eq!(series(&proxy.metrics()).len(), before);
+    let seen = "http_server_request_duration_seconds_count{namespace=\"default\",service=\"public\",http_response_status_code=\"2xx\"} 2001";
+    assert!(proxy.metrics().contains(seen), "{}", proxy.metrics());
 }
