@@ -16,6 +16,7 @@ use causeway_wire::{Ambiguous, ProxyError, hop, path};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use http_body::Body as _;
 use tokio::time::Instant;
 
 use crate::account::survey;
@@ -109,7 +110,10 @@ async fn pass(
 // === accept ===
 
 fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: Request<Inflow>) -> (Passage, Upload) {
-    let is_upgrade = request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
+    let is_upgrade = request.headers().contains_key(UPGRADE)
+        && request.version() == Version::HTTP_11
+        // With a body, readers could differ on where the other protocol begins.
+        && request.body().is_end_stream();
     let upgrade = is_upgrade.then(|| hop::upgrade(request.headers())).flatten();
     let settle = start(worker, inlet, &request);
     let (parts, body) = request.into_parts();

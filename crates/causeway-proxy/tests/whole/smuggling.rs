@@ -473,3 +473,27 @@ async fn bodies_end_where_they_say() {
         );
     }
 }
+
+/// What stands behind a body must not be read as the beginning of another protocol by one and as a request by another.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_body_does_not_change_the_protocol() {
+    let house = House::new();
+    let (app, doors, _proxies) = doors(&house).await;
+    let upgrade = "POST / HTTP/1.1\r\nhost: app.mesh\r\nupgrade: websocket\r\nconnection: upgrade\r\n";
+    for door in doors {
+        for body in
+            ["content-length: 5\r\n\r\nhello", "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+        {
+            let (answer, _) = talk(&house, door, format!("{upgrade}{body}").as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            let seen = app.seen().pop().unwrap();
+            assert_eq!(seen.body, "hello");
+            assert!(!seen.headers.contains_key("upgrade"), "{seen:?}");
+        }
+        let old = format!("{upgrade}\r\n").replace("HTTP/1.1", "HTTP/1.0");
+        let (answer, _) = talk(&house, door, old.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let (answer, _) = talk(&house, door, format!("{upgrade}\r\nhello").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 101") && answer.ends_with("\r\n\r\nhello"), "{answer}");
+    }
+}
