@@ -8,6 +8,8 @@ mod common;
 
 #[path = "whole/gateway.rs"]
 mod gateway;
+#[path = "whole/http1.rs"]
+mod http1;
 #[path = "whole/mesh.rs"]
 mod mesh;
 #[path = "whole/resilience.rs"]
