@@ -4,8 +4,6 @@
 //! Owner: nobody; pure but for endpoints' vitals.
 //! Not here: who keeps accounts (`ledger`), who reads them (`causeway-api`, `causeway why`).
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use causeway_filters::Client;
 use causeway_model::{FailedAttempt, Failure, PassedOver, ServiceKey, Side, Timestamp};
 use http::Version;
@@ -14,7 +12,6 @@ use tokio::time::Instant;
 use crate::endpoint::{Endpoint, Micros};
 use crate::facts::Facts;
 use crate::inlet::Way;
-use crate::limits::IN_FLIGHT_PER_ENDPOINT_MAX;
 use crate::plan::Service;
 use crate::story::{Attempt, NotChosen, cut};
 
@@ -41,7 +38,7 @@ pub(crate) fn survey(facts: &mut Facts, service: &Service, port: Option<u16>, no
 fn why_not(endpoint: &Endpoint, now: Micros) -> NotChosen {
     match () {
         () if endpoint.vitals.is_ejected(now) => NotChosen::Ejected,
-        () if endpoint.vitals.load.load(Relaxed) >= IN_FLIGHT_PER_ENDPOINT_MAX => NotChosen::Full,
+        () if !endpoint.vitals.has_room() => NotChosen::Full,
         () => NotChosen::Spare,
     }
 }

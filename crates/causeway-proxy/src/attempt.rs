@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use self::once::{note, try_once};
 use self::outcome::{Outcome, judge};
 use self::retry::retry_wait;
-use crate::balance::Group;
+use crate::balance::{Ask, Group};
 use crate::body::Inflow;
 use crate::endpoint::InFlight;
 use crate::limits;
@@ -57,18 +57,20 @@ pub(crate) async fn deliver(
         let is_first = attempt == 0 && matches!(body, Replay::Whole(None));
         let begun = if is_first { settle.started } else { Instant::now() };
         let now = worker.shared.micros(begun);
-        let endpoint = match group.pick(&tried, &worker.seed(), now) {
+        let ask = Ask { tried: &tried, pull: delivery.pull, now };
+        let endpoint = match group.pick(&ask, &worker.seed()) {
             Some(endpoint) => endpoint,
             None => return Err(doubt.unwrap_or_else(|| nobody(group))),
         };
         settle.attempts += 1;
         settle.endpoint = Some(endpoint.clone());
-        settle.in_flight = Some(InFlight::new(&endpoint.vitals));
+        settle.in_flight = Some(InFlight::new(&endpoint.vitals, now));
         let has_more = attempt < retries;
         let keep = has_more && (is_idempotent || endpoint.is_mesh() || !rule.retry_codes.is_empty());
         let sent = try_once(delivery, endpoint, attempt > 0, &mut head, keep, &mut body, begun).await;
         let outcome = match sent {
             Ok(mut response) => {
+                settle.in_flight.iter_mut().for_each(InFlight::answered);
                 // Only a sidecar, which has proved who it is, may say how far a request came; an app could say anything.
                 if !endpoint.is_mesh() {
                     response.headers_mut().remove(&PROXY_STATUS);

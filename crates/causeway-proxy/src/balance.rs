@@ -1,192 +1,250 @@
-//! Chooses an endpoint: the cheaper of two drawn by weight (peak-EWMA, power of two choices). Pure.
+//! Chooses an endpoint, as the service's policy says; by default the cheaper of two drawn (peak-EWMA, power of two choices). Pure.
 //!
-//! In:    a group's endpoints, which of them were tried, a seed, the time.      Out: one of them.
+//! In:    a group's endpoints, what a request asks, a seed.      Out: one of them.
 //! Owner: the plan holds groups; a worker brings its own seed.
-//! Invariant: an ejected or tried endpoint is chosen only when there is no other; the same seed chooses the same.
-//! Not here: what an endpoint costs (`endpoint`), when it is ejected (`outlier`).
+//! Invariant: an ejected, tried or full endpoint is chosen only when there is no other; the same seed and key choose the same.
+//! Not here: what an endpoint costs (`vitals`), when it is ejected (`outlier`), what ties a request to one (`affinity`).
+//!
+//! ```text
+//! group: near tier -> next tier -> all the rest      each: peak-EWMA | least request | round robin | random | ring | maglev
+//! ```
+
+mod ask;
+mod maglev;
+mod outlook;
+mod ring;
+mod rotation;
+mod tier;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use causeway_base::Seed;
+use causeway_model::Locality;
 
+use self::ask::Fit;
+use self::outlook::{Outlook, Standing, TIERS_MAX};
+use self::tier::Tier;
 use crate::endpoint::{Endpoint, Micros};
-use crate::limits::IN_FLIGHT_PER_ENDPOINT_MAX;
+use crate::hash;
+use crate::token::Token;
 
-/// Draws of a pair before the slow way is taken.
-const DRAWS: usize = 3;
+pub(crate) use self::ask::{Ask, How, Pull};
+
+/// For so many microseconds (65 ms) the shares of tiers stay as they were found.
+const OUTLOOK_BITS: u32 = 16;
+/// An outlook's bits beside the time at which it was made.
+const PACKED_BITS: u32 = 27;
 
 /// The endpoints of one service on one port.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
+    /// By nearness.
     pub endpoints: Vec<Arc<Endpoint>>,
-    /// Running sums of weights; empty when all weights are equal.
-    sums: Vec<u32>,
-    weight_mean: f64,
+    pub how: How,
+    /// The nearest first; none is empty.
+    tiers: Vec<Tier>,
+    /// Which endpoint a token says, by token; empty for a service that nobody stays with.
+    tokens: Vec<(Token, u32)>,
+    /// Whether shares of tiers or a panic are to be looked at.
+    is_watchful: bool,
+    /// When it was made, and the packed [`Outlook`].
+    outlook: AtomicU64,
+}
+
+/// How near an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Nearness {
+    Zone,
+    Region,
+    Far,
+}
+
+impl Nearness {
+    /// An endpoint that does not say its region is where its zone is.
+    fn of(endpoint: &Locality, here: &Locality) -> Self {
+        let is_region = endpoint.region == here.region;
+        let is_silent = endpoint.region.is_empty() || here.region.is_empty();
+        match () {
+            () if !here.zone.is_empty() && endpoint.zone == here.zone && (is_region || is_silent) => {
+                Nearness::Zone
+            }
+            () if is_region && !here.region.is_empty() => Nearness::Region,
+            () => Nearness::Far,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Nearness::Zone => "zone",
+            Nearness::Region => "region",
+            Nearness::Far => "far",
+        }
+    }
 }
 
 impl Group {
+    /// Of endpoints that are all alike, as without a policy.
     pub(crate) fn new(endpoints: Vec<Arc<Endpoint>>) -> Self {
-        let is_equal = endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
-        let mut total = 0_u32;
-        let mut sums: Vec<u32> = Vec::new();
-        for endpoint in &endpoints {
-            total = total.saturating_add(endpoint.weight);
-            if !is_equal {
-                sums.push(total);
-            }
-        }
-        let weight_mean = f64::from(total) / (endpoints.len().max(1) as f64);
-        Group { endpoints, sums, weight_mean }
+        Group::build(endpoints, &[], How::default(), None)
     }
 
-    /// The endpoint for the next attempt. `tried` are ids of endpoints that failed this request.
-    pub(crate) fn pick(&self, tried: &[u64], seed: &Seed, now: Micros) -> Option<&Arc<Endpoint>> {
+    /// `absent` are places and weights of instances that the registry has taken out because something is wrong with them. `last` is
+    /// the group that this one replaces.
+    pub(crate) fn build(
+        mut endpoints: Vec<Arc<Endpoint>>,
+        absent: &[(Locality, u32)],
+        how: How,
+        last: Option<&Group>,
+    ) -> Self {
+        let nearness =
+            |place: &Locality| how.here.as_ref().map_or(Nearness::Zone, |here| Nearness::of(place, here));
+        endpoints.sort_by_key(|endpoint| nearness(&endpoint.locality));
+        let mut tiers: Vec<Tier> = Vec::new();
+        let mut from = 0;
+        for near in [Nearness::Zone, Nearness::Region, Nearness::Far] {
+            let to = endpoints.partition_point(|endpoint| nearness(&endpoint.locality) <= near);
+            if to == from {
+                continue;
+            }
+            let missing = absent.iter().filter(|(place, _)| nearness(place) == near);
+            let missing = missing.map(|(_, weight)| u64::from(*weight)).sum();
+            let last = last.and_then(|last| last.tiers.get(tiers.len()));
+            tiers.push(Tier::new(&endpoints, from..to, missing, &how, last));
+            from = to;
+        }
+        // With the default limits so many stay in that there is never a panic: then nobody need look out for one.
+        let out_max = endpoints.first().map_or(0, |endpoint| endpoint.circle.out_max());
+        let least = endpoints.len().saturating_sub(out_max);
+        let may_panic = least * 100 < endpoints.len() * usize::from(how.panic_percent);
+        let mut tokens: Vec<(Token, u32)> =
+            endpoints.iter().enumerate().filter_map(|(at, e)| Some((e.token?, at as u32))).collect();
+        tokens.sort_unstable();
+        let is_watchful = tiers.len() > 1 || may_panic;
+        Group { endpoints, how, tiers, tokens, is_watchful, outlook: AtomicU64::new(0) }
+    }
+
+    /// The endpoint for the next attempt.
+    pub(crate) fn pick(&self, ask: &Ask<'_>, seed: &Seed) -> Option<&Arc<Endpoint>> {
         match self.endpoints.as_slice() {
-            [] => None,
-            [only] => has_room(only).then_some(only),
-            _ => self.draw_pair(tried, seed, now).or_else(|| self.pick_slowly(tried, seed, now)),
+            [] => return None,
+            [only] => return only.vitals.has_place().then_some(only),
+            _ => {}
         }
+        let (at, is_panic) = self.tier(ask, seed);
+        let fit = ask.fit(is_panic);
+        if let Some(stays) = ask.pull.stay.and_then(|token| self.find(token))
+            && fit.admits(stays)
+        {
+            return Some(stays);
+        }
+        let tier = &self.tiers[at];
+        tier.pick(&self.endpoints[tier.range.clone()], &fit, ask.pull.key, seed)
+            .or_else(|| self.pick_slowly(at, &fit, ask, seed))
     }
 
-    fn draw_pair(&self, tried: &[u64], seed: &Seed, now: Micros) -> Option<&Arc<Endpoint>> {
-        for _ in 0..DRAWS {
-            let (first, mut second) = (self.draw(seed), self.draw(seed));
-            if first == second {
-                second = (first + 1 + seed.below(self.endpoints.len() - 1)) % self.endpoints.len();
-            }
-            let (first, second) = (&self.endpoints[first], &self.endpoints[second]);
-            match (is_fit(first, tried, now), is_fit(second, tried, now)) {
-                (true, true) => return Some(self.cheaper(first, second, now)),
-                (true, false) => return Some(first),
-                (false, true) if self.sums.is_empty() => return Some(second),
-                _ => {}
-            }
-        }
-        None
+    /// The endpoint that a token says.
+    pub(crate) fn find(&self, token: Token) -> Option<&Arc<Endpoint>> {
+        let at = self.tokens.binary_search_by_key(&token, |(token, _)| *token).ok()?;
+        self.endpoints.get(self.tokens[at].1 as usize)
     }
 
-    /// Every endpoint is looked at: first those that are fit, then (all ejected: panic) those not tried, then any.
-    fn pick_slowly(&self, tried: &[u64], seed: &Seed, now: Micros) -> Option<&Arc<Endpoint>> {
-        let of = |wanted: &dyn Fn(&Arc<Endpoint>) -> bool| {
-            let fit = || self.endpoints.iter().filter(|endpoint| has_room(endpoint) && wanted(endpoint));
-            let total: u64 = fit().map(|endpoint| u64::from(endpoint.weight)).sum();
-            let mut at = seed.below(usize::try_from(total).unwrap_or(usize::MAX)) as u64;
-            fit().find(|endpoint| match at.checked_sub(u64::from(endpoint.weight)) {
-                Some(rest) => {
-                    at = rest;
-                    false
-                }
-                None => true,
-            })
+    /// How near the endpoints are, how many each, and what percentage of the calls they take; one line for a group without
+    /// preference.
+    pub(crate) fn shares(&self, now: Micros) -> impl Iterator<Item = (Nearness, &[Arc<Endpoint>], u8, bool)> {
+        let outlook = self.look(now);
+        let mut before = 0;
+        self.tiers.iter().zip(0..).map(move |(tier, at)| {
+            let endpoints = &self.endpoints[tier.range.clone()];
+            let near = match (&self.how.here, endpoints) {
+                (Some(here), [first, ..]) => Nearness::of(&first.locality, here),
+                _ => Nearness::Zone,
+            };
+            let share = outlook.up_to[at].saturating_sub(before);
+            before = outlook.up_to[at];
+            (near, endpoints, share, outlook.is_panic[at])
+        })
+    }
+
+    // === which tier ===
+
+    fn tier(&self, ask: &Ask<'_>, seed: &Seed) -> (usize, bool) {
+        if !self.is_watchful {
+            return (0, false);
+        }
+        let moment = (ask.now >> OUTLOOK_BITS) + 1;
+        let known = self.outlook.load(Relaxed);
+        let outlook = match known >> PACKED_BITS == moment {
+            true => Outlook::unpack(known),
+            false => {
+                let outlook = self.look(ask.now);
+                self.outlook.store(moment << PACKED_BITS | outlook.pack(), Relaxed);
+                outlook
+            }
         };
-        of(&|endpoint| is_fit(endpoint, tried, now))
-            .or_else(|| of(&|endpoint| !tried.contains(&endpoint.id)))
-            .or_else(|| of(&|_| true))
+        let drawn = match ask.pull.key {
+            // The same key goes the same way.
+            Some(key) => (hash::both(key, 0) % 100) as u8,
+            None => seed.below(100) as u8,
+        };
+        outlook.tier(drawn)
     }
 
-    fn draw(&self, seed: &Seed) -> usize {
-        match self.sums.last() {
-            None => seed.below(self.endpoints.len()),
-            Some(total) => {
-                let at = seed.below(*total as usize) as u32;
-                self.sums.partition_point(|sum| *sum <= at)
+    fn look(&self, now: Micros) -> Outlook {
+        let mut standings = [Standing { there: 0, healthy: 0, expected: 0 }; TIERS_MAX];
+        for (standing, tier) in standings.iter_mut().zip(&self.tiers) {
+            let healthy = self.endpoints[tier.range.clone()].iter().filter(|e| !e.vitals.is_ejected(now));
+            let healthy = healthy.map(|endpoint| u64::from(endpoint.weight)).sum();
+            *standing = Standing { there: tier.weight, healthy, expected: tier.expected };
+        }
+        Outlook::new(&standings[..self.tiers.len()], self.how.panic_percent)
+    }
+
+    // === the slow way ===
+
+    /// Every endpoint is looked at: the fit ones of the tier, of the nearest other one, then (panic) those not tried, then any.
+    fn pick_slowly(&self, at: usize, fit: &Fit<'_>, ask: &Ask<'_>, seed: &Seed) -> Option<&Arc<Endpoint>> {
+        let others = (0..self.tiers.len()).filter(|other| *other != at);
+        for at in [at].into_iter().chain(others) {
+            let endpoints = &self.endpoints[self.tiers[at].range.clone()];
+            let found = choose(endpoints, ask.pull.key, seed, |endpoint| fit.admits(endpoint));
+            if found.is_some() {
+                return found;
             }
         }
-    }
-
-    /// The first drawn, unless the other is clearly cheaper.
-    fn cheaper<'a>(
-        &self,
-        first: &'a Arc<Endpoint>,
-        second: &'a Arc<Endpoint>,
-        now: Micros,
-    ) -> &'a Arc<Endpoint> {
-        let cost = |endpoint: &Endpoint| {
-            let share = f64::from(endpoint.weight) / self.weight_mean * endpoint.vitals.warmth(now);
-            endpoint.vitals.cost(now, share)
+        let may_panic = self.how.panic_percent > 0;
+        let may = |endpoint: &Endpoint| {
+            endpoint.vitals.has_place() && (may_panic || !endpoint.vitals.is_ejected(ask.now))
         };
-        if cost(second) < cost(first) { second } else { first }
+        choose(&self.endpoints, ask.pull.key, seed, |endpoint| {
+            !ask.tried.contains(&endpoint.id) && may(endpoint)
+        })
+        .or_else(|| choose(&self.endpoints, ask.pull.key, seed, may))
     }
 }
 
-fn has_room(endpoint: &Endpoint) -> bool {
-    endpoint.vitals.load.load(Relaxed) < IN_FLIGHT_PER_ENDPOINT_MAX
-}
-
-fn is_fit(endpoint: &Endpoint, tried: &[u64], now: Micros) -> bool {
-    !endpoint.vitals.is_ejected(now) && !tried.contains(&endpoint.id) && has_room(endpoint)
+/// One of those that are wanted: by weight, or always the same for the same key.
+fn choose<'a>(
+    endpoints: &'a [Arc<Endpoint>],
+    key: Option<u64>,
+    seed: &Seed,
+    is_wanted: impl Fn(&Endpoint) -> bool,
+) -> Option<&'a Arc<Endpoint>> {
+    let wanted = || endpoints.iter().filter(|endpoint| is_wanted(endpoint));
+    if let Some(key) = key {
+        return wanted().max_by_key(|endpoint| hash::both(endpoint.hash, key));
+    }
+    let total: u64 = wanted().map(|endpoint| u64::from(endpoint.weight)).sum();
+    let mut at = seed.below(usize::try_from(total).unwrap_or(usize::MAX)) as u64;
+    wanted().find(|endpoint| match at.checked_sub(u64::from(endpoint.weight)) {
+        Some(rest) => {
+            at = rest;
+            false
+        }
+        None => true,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Micros = 100_000_000;
-
-    fn shares(group: &Group, tried: &[u64]) -> Vec<usize> {
-        let seed = Seed::from_number(1);
-        let mut counts = vec![0; group.endpoints.len()];
-        for _ in 0..10_000 {
-            let picked = group.pick(tried, &seed, NOW).unwrap();
-            counts[picked.id as usize] += 1;
-        }
-        counts
-    }
-
-    fn group(weights: &[u32]) -> Group {
-        Group::new(weights.iter().enumerate().map(|(id, w)| Endpoint::for_test(id as u64, *w)).collect())
-    }
-
-    #[test]
-    fn equals_share_equally_and_weights_are_kept() {
-        assert!(shares(&group(&[1, 1, 1, 1]), &[]).iter().all(|n| (2_200..2_800).contains(n)));
-        let counts = shares(&group(&[300, 100]), &[]);
-        assert!((7_200..7_800).contains(&counts[0]), "{counts:?}");
-    }
-
-    #[test]
-    fn the_loaded_and_the_slow_get_less() {
-        let loaded = group(&[1, 1]);
-        loaded.endpoints[0].vitals.load.store(5, Relaxed);
-        assert_eq!(shares(&loaded, &[])[0], 0);
-        let slow = group(&[1, 1, 1]);
-        slow.endpoints[2].vitals.observe(NOW, 50_000);
-        assert_eq!(shares(&slow, &[])[2], 0, "two of three are always cheaper");
-    }
-
-    #[test]
-    fn a_peak_is_forgotten_with_time() {
-        let group = group(&[1, 1]);
-        group.endpoints[0].vitals.observe(0, FAILURE);
-        assert!(group.endpoints[0].vitals.cost(1_000, 1.0) > 1_000_000.0);
-        assert!(group.endpoints[0].vitals.cost(100_000_000, 1.0) < 2_000.0);
-    }
-    const FAILURE: Micros = crate::endpoint::FAILURE_COST;
-
-    #[test]
-    fn the_ejected_and_the_tried_are_left_out_until_nobody_else_is_there() {
-        let group = group(&[1, 1, 1]);
-        group.endpoints[0].vitals.ejected_until.store(NOW + 1, Relaxed);
-        assert_eq!(shares(&group, &[])[0], 0);
-        assert_eq!(shares(&group, &[1])[..2], [0, 0]);
-        assert_eq!(shares(&group, &[1, 2])[0], 10_000, "panic: the ejected one is used");
-        group.endpoints.iter().for_each(|e| e.vitals.ejected_until.store(NOW + 1, Relaxed));
-        assert!(shares(&group, &[]).iter().all(|n| *n > 3_000), "panic: all are used");
-        assert!(Group::new(vec![]).pick(&[], &Seed::from_number(1), NOW).is_none());
-    }
-
-    #[test]
-    fn a_full_endpoint_takes_no_more() {
-        let group = group(&[1]);
-        group.endpoints[0].vitals.load.store(IN_FLIGHT_PER_ENDPOINT_MAX, Relaxed);
-        assert!(group.pick(&[], &Seed::from_number(1), NOW).is_none());
-    }
-
-    #[test]
-    fn a_young_endpoint_warms_up() {
-        let vitals = crate::endpoint::Vitals::born_at(NOW);
-        assert_eq!(vitals.warmth(NOW), 0.1);
-        assert_eq!(vitals.warmth(NOW + 60_000_000), 1.0);
-    }
-}
+#[path = "balance/tests.rs"]
+mod tests;

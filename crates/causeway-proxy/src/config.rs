@@ -12,7 +12,7 @@ use std::sync::Arc;
 use causeway_base::net::Net;
 use causeway_base::{Clock, Seed};
 use causeway_identity::Credentials;
-use causeway_model::{Name, Protocol, ServiceKey, Snapshot};
+use causeway_model::{Locality, Name, Protocol, ServiceKey, Snapshot};
 use tokio::sync::{mpsc, watch};
 
 /// What a proxy does.
@@ -76,6 +76,10 @@ pub struct Options {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Told a service's key at its first use, once, when the picture does not hold it; `None` when the picture is whole.
     pub wants: Option<mpsc::UnboundedSender<ServiceKey>>,
+    /// Where it is, for policies that let near endpoints go first; nowhere when empty.
+    pub locality: Locality,
+    /// Its own name, as the registry and other proxies know it; empty when it has none.
+    pub instance: String,
     /// Last label of the mesh's host names, `mesh` by default.
     pub mesh_suffix: String,
     /// Where the admin door listens; must be loopback. `None` has none.
@@ -96,6 +100,8 @@ impl Options {
             credentials: None,
             snapshots,
             wants: None,
+            locality: Locality::default(),
+            instance: String::new(),
             mesh_suffix: "mesh".into(),
             admin: None,
             records: None,

@@ -1,32 +1,24 @@
-//! One place to send requests to, and how it fares.
+//! One place to send requests to.
 //!
-//! In:    observations of every worker.      Out: cost and ejection, read by `balance`.
-//! Owner: the plan; a new plan keeps the [`Vitals`] of an endpoint that it still names.
-//! Invariant: vitals are atomics and are never locked; a lost update of an average costs nothing.
-//! Not here: choosing (`balance`), when to eject (`outlier`), connections (`pool`).
+//! In:    what a document or a registration says of it.      Out: its name, address and expectations.
+//! Owner: a plan; what is known of how it fares (`vitals`) hangs on it and outlives it.
+//! Invariant: the same number means the same address and the same expectations; it is the key of its connections.
+//! Not here: how it fares (`vitals`), choosing (`balance`), when to eject (`outlier`), connections (`pool`).
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use causeway_model::SpiffeId;
+use causeway_model::{Locality, SpiffeId};
 
-/// Microseconds since the proxy started.
-pub(crate) type Micros = u64;
+use crate::circle::Circle;
+use crate::hash;
+use crate::token::Token;
 
-/// An average halves its weight on the choice in this time without new observations.
-const HALF_LIFE: Micros = 5_000_000;
-/// Without any observation it halves this fast: an endpoint that failed and is left alone must be asked again soon.
-const IDLE_HALF_LIFE: Micros = 1_500_000;
-/// Differences below a millisecond are noise: without a floor the fastest by a hair would take all calls.
-const COST_FLOOR: f64 = 1_000.0;
+pub(crate) use crate::vitals::{InFlight, Micros, Vitals};
+
 /// Endpoints of foreign hosts are numbered from here, those of plans from 1.
 pub(crate) const FOREIGN_IDS: u64 = 1 << 63;
-/// What a failed attempt counts as, so that the endpoint is chosen last until it has been quiet for a while.
-pub(crate) const FAILURE_COST: Micros = 2_000_000;
-/// A new endpoint's share grows to its whole within this time (cold caches, just-in-time compilers).
-const SLOW_START: Micros = 10_000_000;
 
 /// An endpoint.
 #[derive(Debug)]
@@ -35,6 +27,8 @@ pub(crate) struct Endpoint {
     pub id: u64,
     /// For records: instance id or address.
     pub name: String,
+    /// Of its name: the same in every proxy and every plan.
+    pub hash: u64,
     /// Host and port.
     pub host: String,
     pub port: u16,
@@ -43,7 +37,12 @@ pub(crate) struct Endpoint {
     pub transport: Transport,
     /// Relative share; at least 1.
     pub weight: u32,
+    pub locality: Locality,
     pub vitals: Arc<Vitals>,
+    /// Those with whom it is judged, and by which measure.
+    pub circle: Arc<Circle>,
+    /// What a client that stays with it is given; none for a service that nobody stays with.
+    pub token: Option<Token>,
 }
 
 /// How an endpoint is spoken to.
@@ -74,19 +73,26 @@ impl Transport {
     }
 }
 
-/// How an endpoint fares.
-#[derive(Debug, Default)]
-pub(crate) struct Vitals {
-    pub load: AtomicU32,
-    average: AtomicU64,
-    observed_at: AtomicU64,
-    pub failures: AtomicU32,
-    pub ejections: AtomicU32,
-    pub ejected_until: AtomicU64,
-    pub born: AtomicU64,
-}
-
 impl Endpoint {
+    /// At a host and port, with nothing known of it.
+    pub(crate) fn new(id: u64, name: String, host: &str, port: u16, transport: Transport) -> Self {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Endpoint {
+            id,
+            hash: hash::text(&name),
+            name,
+            host: bare.to_owned(),
+            port,
+            address: bare.parse().ok().map(|ip| SocketAddr::new(ip, port)),
+            transport,
+            weight: 1,
+            locality: Locality::default(),
+            vitals: Arc::default(),
+            circle: Arc::default(),
+            token: None,
+        }
+    }
+
     pub(crate) fn is_mesh(&self) -> bool {
         matches!(self.transport, Transport::Mesh(_))
     }
@@ -94,61 +100,6 @@ impl Endpoint {
     /// Whether the app named it, and not a document of the mesh.
     pub(crate) fn is_foreign(&self) -> bool {
         self.id >= FOREIGN_IDS
-    }
-}
-
-impl Vitals {
-    pub(crate) fn born_at(now: Micros) -> Self {
-        Vitals { born: AtomicU64::new(now), ..Vitals::default() }
-    }
-
-    pub(crate) fn is_ejected(&self, now: Micros) -> bool {
-        self.ejected_until.load(Relaxed) > now
-    }
-
-    /// Takes a latency in: a higher one at once (the peak), a lower one by and by.
-    pub(crate) fn observe(&self, now: Micros, latency: Micros) {
-        let since = now.saturating_sub(self.observed_at.swap(now, Relaxed));
-        let before = self.average.load(Relaxed);
-        let after = match latency >= before {
-            true => latency,
-            false => {
-                let keep = (-(since as f64) / HALF_LIFE as f64).exp2();
-                (before as f64 * keep + latency as f64 * (1.0 - keep)) as u64
-            }
-        };
-        self.average.store(after, Relaxed);
-    }
-
-    /// What one more request would cost here: expected latency times the queue it joins. `share` is the endpoint's weight
-    /// relative to the mean of its group.
-    pub(crate) fn cost(&self, now: Micros, share: f64) -> f64 {
-        let halvings = now.saturating_sub(self.observed_at.load(Relaxed)) / IDLE_HALF_LIFE;
-        let average = self.average.load(Relaxed).checked_shr(halvings.min(63) as u32).unwrap_or(0);
-        (average as f64).max(COST_FLOOR) * (f64::from(self.load.load(Relaxed)) / share + 1.0)
-    }
-
-    /// How much of its weight a young endpoint takes, 0.1 to 1.
-    pub(crate) fn warmth(&self, now: Micros) -> f64 {
-        let age = now.saturating_sub(self.born.load(Relaxed));
-        (age as f64 / SLOW_START as f64).clamp(0.1, 1.0)
-    }
-}
-
-/// One request under way at an endpoint; counted until it is dropped.
-#[derive(Debug)]
-pub(crate) struct InFlight(Arc<Vitals>);
-
-impl InFlight {
-    pub(crate) fn new(vitals: &Arc<Vitals>) -> Self {
-        vitals.load.fetch_add(1, Relaxed);
-        InFlight(vitals.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.load.fetch_sub(1, Relaxed);
     }
 }
 
@@ -177,16 +128,12 @@ impl Hasher for OwnNumber {
 #[cfg(test)]
 impl Endpoint {
     pub(crate) fn for_test(id: u64, weight: u32) -> Arc<Self> {
-        Arc::new(Endpoint {
-            id,
-            name: format!("e{id}"),
-            host: "10.0.0.1".into(),
-            port: 80,
-            address: None,
-            transport: Transport::Http1,
-            weight,
-            // Old enough to be warm.
-            vitals: Arc::new(Vitals::default()),
-        })
+        Arc::new(Endpoint::alone_for_test(id, weight))
+    }
+
+    /// One that can still be changed.
+    pub(crate) fn alone_for_test(id: u64, weight: u32) -> Self {
+        let endpoint = Endpoint::new(id, format!("e{id}"), "10.0.0.1", 80, Transport::Http1);
+        Endpoint { weight, ..endpoint }
     }
 }

@@ -18,6 +18,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 
 use crate::attempt::{Delivery, Replay, deliver};
+use crate::balance::Pull;
 use crate::body::Inflow;
 use crate::inlet::Inlet;
 use crate::outgoing::Head;
@@ -67,6 +68,7 @@ async fn perform(
         upgrades: false,
         deadline: Some(Instant::now() + call.timeout),
         is_idempotent: call.is_idempotent,
+        pull: Pull::default(),
     };
     let delivered = deliver(&delivery, &mut settle, head, body).await;
     let answer = match delivered {

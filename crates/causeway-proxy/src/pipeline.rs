@@ -23,7 +23,7 @@ use crate::account::survey;
 use crate::admission::admit;
 use crate::answer::Answer;
 use crate::attempt::{Delivery, Replay, deliver};
-use crate::balance::Group;
+use crate::balance::{Group, Pull};
 use crate::body::Inflow;
 use crate::endpoint::Micros;
 use crate::h1::Reply;
@@ -460,6 +460,7 @@ async fn send(
         upgrades: upgrade.is_some(),
         deadline,
         is_idempotent: false,
+        pull: Pull::default(),
     };
     let body = Replay::prepare(body).await.map_err(|error| {
         refuse(ProxyError::HttpRequestError, &format!("the request's body ended early: {error}"))

@@ -7,8 +7,9 @@
 
 pub(crate) mod compile;
 pub(crate) mod policy;
+mod services;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub(crate) struct Rules {
     pub access: Option<Arc<Access>>,
     /// What policies say of the sidecar's own service: of the calls that come in for its app, and of the app's own calls.
     pub own: Arc<ServicePolicy>,
+    /// Services of rules whose clients stay with an endpoint.
+    pub sticky: BTreeSet<ServiceKey>,
     /// What is wrong with the documents, as far as only a proxy can tell.
     pub problems: Vec<String>,
 }

@@ -76,9 +76,8 @@ impl Proxy {
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let own = fixed.iter().map(|opening| opening.address).chain(admin_address);
         let source = source_of(&role);
-        let trust_domain = credentials.as_ref().map(|credentials| credentials.trust_domain());
         let origin = Instant::now();
-        let mut compiler = Compiler::new(role.clone(), trust_domain);
+        let mut compiler = Compiler::new(role.clone(), credentials.clone(), options.locality);
         let first = snapshots.borrow_and_update().clone();
         if let Some(credentials) = &credentials {
             credentials.revoke(first.revocations().clone());

@@ -1,7 +1,6 @@
 //! Gathers what a scrape shows: every worker's counts, and how things stand now.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use causeway_model::Timestamp;
 use tokio::time::Instant;
@@ -48,7 +47,7 @@ fn gauges(shared: &Shared, workers: &[Arc<Worker>], connections: usize) -> Vec<G
     for group in plan.services.values().flat_map(|service| &service.ports).map(|port| &port.group) {
         for endpoint in &group.endpoints {
             endpoints += 1;
-            active += u64::from(endpoint.vitals.load.load(Relaxed));
+            active += u64::from(endpoint.vitals.load());
             ejected += u64::from(endpoint.vitals.is_ejected(now));
         }
     }

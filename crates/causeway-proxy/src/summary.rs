@@ -78,7 +78,7 @@ fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
         "address": format!("{}:{}", endpoint.host, endpoint.port),
         "transport": transport,
         "weight": endpoint.weight,
-        "load": endpoint.vitals.load.load(std::sync::atomic::Ordering::Relaxed),
+        "load": endpoint.vitals.load(),
         "ejected": endpoint.vitals.is_ejected(now),
     })
 }

@@ -17,9 +17,9 @@ use causeway_wire::ProxyError;
 use tokio::time::Instant;
 
 use crate::account::survey;
-use crate::balance::Group;
+use crate::balance::{Ask, Group, Pull};
 use crate::bell::Level;
-use crate::endpoint::{Endpoint, FAILURE_COST, InFlight, Transport};
+use crate::endpoint::{Endpoint, InFlight, Transport};
 use crate::inlet::Inlet;
 use crate::leg::Leg;
 use crate::outlier::{self, Verdict};
@@ -189,13 +189,15 @@ pub(crate) async fn reach(settle: &mut Settle, target: &Target) -> Result<Leg, N
     let mut tried: Vec<u64> = Vec::new();
     loop {
         let begun = Instant::now();
-        let endpoint = group.pick(&tried, &worker.seed(), worker.shared.micros(begun));
+        let now = worker.shared.micros(begun);
+        let endpoint = group.pick(&Ask { tried: &tried, pull: Pull::default(), now }, &worker.seed());
         let endpoint = endpoint.ok_or_else(|| nobody(group))?;
         settle.attempts += 1;
         settle.endpoint = Some(endpoint.clone());
-        settle.in_flight = Some(InFlight::new(&endpoint.vitals));
+        let in_flight = settle.in_flight.insert(InFlight::new(&endpoint.vitals, now));
         let reached = connect(&worker, endpoint).await;
-        note(&worker, group, number, endpoint, &reached, begun);
+        in_flight.answered();
+        note(&worker, number, endpoint, &reached, begun);
         let none = match reached {
             Ok(leg) => return Ok(leg),
             Err(none) => none,
@@ -270,7 +272,6 @@ async fn read_exact(worker: &Worker, leg: &mut Leg, into: &mut [u8]) -> io::Resu
 /// Tells the endpoint's vitals how an attempt to connect ended.
 fn note(
     worker: &Worker,
-    group: &Group,
     number: Option<usize>,
     endpoint: &Endpoint,
     reached: &Result<Leg, NoConnection>,
@@ -279,14 +280,13 @@ fn note(
     let ended = Instant::now();
     let now = worker.shared.micros(ended);
     let took = ended.saturating_duration_since(begun).as_micros() as u64;
-    let (verdict, latency) = match reached {
-        Ok(_) => (Verdict::Good, took),
+    let verdict = match reached {
+        Ok(_) => Verdict::Good,
         // That it does not let us in is no sign of ill health.
         Err(none) if none.error == ProxyError::HttpRequestDenied => return,
-        Err(_) => (Verdict::Unreachable, took.max(FAILURE_COST)),
+        Err(_) => Verdict::Unreachable,
     };
-    endpoint.vitals.observe(now, latency);
-    if outlier::note(group, endpoint, verdict, now) {
+    if outlier::note(endpoint, verdict, took, now) {
         tracing::warn!(endpoint = %endpoint.name, "endpoint ejected");
         if let Some(number) = number {
             worker.ledger.count_ejection(number);

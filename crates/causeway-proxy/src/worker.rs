@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::balance::Group;
 use crate::bell::Bell;
 use crate::date::Date;
-use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport, Vitals};
+use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport};
 use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::limits;
@@ -216,19 +216,7 @@ impl Worker {
 
 /// A group of one endpoint that no plan names.
 pub(crate) fn lone_group(id: u64, host: &str, port: u16, transport: Transport) -> Group {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let address = bare.parse().ok().map(|ip| std::net::SocketAddr::new(ip, port));
-    let endpoint = Endpoint {
-        id,
-        name: format!("{host}:{port}"),
-        host: bare.to_owned(),
-        port,
-        address,
-        transport,
-        weight: 1,
-        vitals: Arc::new(Vitals::default()),
-    };
-    Group::new(vec![Arc::new(endpoint)])
+    Group::new(vec![Arc::new(Endpoint::new(id, format!("{host}:{port}"), host, port, transport))])
 }
 
 /// A service of one endpoint that no plan names: the sidecar's app.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use causeway_model::Locality;
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// The backbone of a microservice system: registry, mesh, gateway, events and sagas in one binary.
@@ -172,7 +173,26 @@ pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) data_path: DataPath,
     #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
     pub(crate) drain: Drain,
+}
+
+/// Where the process runs.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Region in which this runs; policies with `locality: prefer` keep calls near
+    #[arg(long, env = "CAUSEWAY_REGION", default_value = "", hide_default_value = true, value_parser = parse_label, value_name = "REGION")]
+    pub(crate) region: String,
+    /// Zone of the region
+    #[arg(long, env = "CAUSEWAY_ZONE", default_value = "", hide_default_value = true, value_parser = parse_label, value_name = "ZONE")]
+    pub(crate) zone: String,
+}
+
+impl Place {
+    pub(crate) fn locality(&self) -> Locality {
+        Locality { region: self.region.clone(), zone: self.zone.clone() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +238,8 @@ pub(crate) struct Join {
     pub(crate) listen_admin: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) data_path: DataPath,
+    #[command(flatten)]
+    pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) drain: Drain,
 }
@@ -591,6 +613,16 @@ pub(crate) fn complete(shell: clap_complete::Shell) {
 /// A time as people write it: `10s`, `1m30s`, `200ms`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// A word for people to read, as in documents: visible, not too long.
+fn parse_label(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 512;
+    match () {
+        () if text.len() > BYTES_MAX => Err(format!("must have at most {BYTES_MAX} bytes")),
+        () if text.chars().any(char::is_control) => Err("must hold no control character".into()),
+        () => Ok(text.to_owned()),
+    }
 }
 
 /// Reads arguments, environment and `causeway.toml` (`CAUSEWAY_SETTINGS`, or the one in the working directory if there is one).

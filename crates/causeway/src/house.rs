@@ -14,7 +14,7 @@ use causeway_base::net::Net;
 use causeway_base::scope::Failure;
 use causeway_base::{Clock, OnFailure, Scope, Seed};
 use causeway_identity::{Credentials, Issued, Renew, RenewError, Rotator, enroll};
-use causeway_model::ServiceKey;
+use causeway_model::{Locality, ServiceKey};
 use causeway_proxy::{Options, Proxy, Role};
 use causeway_registry::Registry;
 
@@ -28,6 +28,8 @@ pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) net: Net,
     pub(crate) registry: Registry,
+    /// Where the node runs.
+    pub(crate) locality: Locality,
 }
 
 /// Threads and access records of a proxy in the node.
@@ -75,6 +77,7 @@ impl House {
             workers: path.workers,
             credentials: Some(credentials),
             records: path.records,
+            locality: self.locality.clone(),
             ..Options::new(role, self.registry.watch())
         };
         Proxy::start(options, scope).await.map_err(|error| anyhow!("{error}"))

@@ -130,8 +130,13 @@ async fn serve(
     let trust_domain = TrustDomain::new(&up.trust_domain)?;
     let authorities = home.authorities(&trust_domain, clock)?;
     let desk = Desk::new(authorities, trust_domain, registry.clone(), clock.clone(), up.cert_ttl);
-    let house =
-        House { desk: desk.clone(), clock: clock.clone(), net: net.clone(), registry: registry.clone() };
+    let house = House {
+        desk: desk.clone(),
+        clock: clock.clone(),
+        net: net.clone(),
+        registry: registry.clone(),
+        locality: up.place.locality(),
+    };
     let observed = Observed::new(clock.clone());
 
     // The house's own callers, then the rooms that call.

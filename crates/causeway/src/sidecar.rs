@@ -98,6 +98,7 @@ struct Process {
     instance: InstanceId,
     /// Further ports of the app, by name.
     tcp_ports: BTreeMap<String, u16>,
+    locality: Locality,
     proxy: Proxy,
     hold: Hold,
     clock: Clock,
@@ -183,6 +184,8 @@ impl Process {
             credentials: Some(credentials),
             snapshots: pictures.snapshot(),
             wants: Some(wants),
+            locality: join.place.locality(),
+            instance: instance.to_string(),
             mesh_suffix: "mesh".into(),
             admin: Some(join.listen_admin.unwrap_or_else(|| free_admin(me.admin))),
             records: records::sink(&join.data_path.access_log)?,
@@ -193,8 +196,8 @@ impl Process {
         kept.keep_me(&Self_ { instance: me.instance, inbound, outbound, admin });
         tracing::info!(%service, %instance, addresses = ?proxy.addresses(), ?inbound, ?outbound, ?admin, "the proxy serves");
         report_traffic(&proxy, &hold, &scope);
-        let drain = join.drain.drain;
-        Ok(Process { part, service, instance, tcp_ports, proxy, hold, clock, scope, drain })
+        let (locality, drain) = (join.place.locality(), join.drain.drain);
+        Ok(Process { part, service, instance, tcp_ports, locality, proxy, hold, clock, scope, drain })
     }
 
     /// Serves until it is told to stop or the app ends.
@@ -286,7 +289,7 @@ impl Process {
             tags: app.tag.iter().cloned().collect(),
             metadata: Default::default(),
             weight: 100,
-            locality: Locality::default(),
+            locality: self.locality.clone(),
             mesh: inbound.map(|inbound| MeshAddress { address, port: inbound.port() }),
             health: Health::Passing,
             lifecycle: Lifecycle::Up,

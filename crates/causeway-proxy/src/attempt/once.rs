@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::outcome::{Failure, Outcome};
 use super::replay::Replay;
-use crate::balance::Group;
+use crate::balance::{Group, Pull};
 use crate::body::Inflow;
-use crate::endpoint::{Endpoint, FAILURE_COST};
+use crate::endpoint::Endpoint;
 use crate::lease::Departure;
 use crate::limits;
 use crate::outgoing::{Head, Progress};
@@ -30,6 +30,8 @@ pub(crate) struct Delivery<'a> {
     /// The service's number in the ledger; none for what is no service of the plan.
     pub number: Option<usize>,
     pub rule: &'a Rule,
+    /// What ties the request to one of the group's endpoints.
+    pub pull: Pull,
     /// Wants a connection of its own that may change its protocol.
     pub upgrades: bool,
     /// End of the whole request.
@@ -122,9 +124,7 @@ pub(super) fn note(delivery: &Delivery<'_>, endpoint: &Endpoint, outcome: &Outco
             false => Verdict::Failed,
         },
     };
-    let latency = if verdict == Verdict::Good { took } else { took.max(FAILURE_COST) };
-    endpoint.vitals.observe(now, latency);
-    if outlier::note(delivery.group, endpoint, verdict, now) {
+    if outlier::note(endpoint, verdict, took, now) {
         tracing::warn!(endpoint = %endpoint.name, "endpoint ejected");
         if let Some(number) = delivery.number {
             delivery.worker.ledger.count_ejection(number);

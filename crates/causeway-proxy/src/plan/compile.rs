@@ -2,57 +2,41 @@
 //!
 //! In:    a Snapshot, the role, the last plan.      Out: the next plan.
 //! Owner: the planner task; it alone holds a [`Compiler`].
-//! Invariant: an endpoint of the same address and expectations keeps its number and its vitals.
-//! Not here: publishing and waiting (`planner`).
+//! Invariant: what a plan says never changes; what did not change is shared with the plan before.
+//! Not here: services and their endpoints (`services`), which policy decides (`policy`), publishing and waiting (`planner`).
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use causeway_filters::access::Access;
+use causeway_identity::Credentials;
 use causeway_model::{
-    ConditionKind, Gateway, Health, HttpRoute, Instance, Kind, Lifecycle, Listener, ListenerProtocol, Object,
-    ObjectKey, ParentKind, ParentRef, PathMatch, Protocol, RequestMatch, ResourceKey, ServiceKey, Snapshot,
-    Spec, SpiffeId, StaticEndpoint, TrustDomain,
+    ConditionKind, Gateway, HttpRoute, Kind, Listener, ListenerProtocol, Locality, Object, ObjectKey,
+    ParentKind, ParentRef, PathMatch, RequestMatch, ResourceKey, ServiceKey, Snapshot, Spec,
 };
 
 use super::policy::Policies;
-use super::{Choice, Door, Listening, MeshRoutes, Place, Plan, Port, Rule, Rules, Service};
-use crate::balance::Group;
+use super::services::{Services, Wish, owner};
+use super::{Choice, Door, Listening, MeshRoutes, Plan, Rule, Rules, Service};
 use crate::config::Role;
-use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
-use crate::limits::{RETRIES_MAX, STORY_LINES_MAX};
+use crate::endpoint::Micros;
+use crate::limits::RETRIES_MAX;
 use crate::routes::{Offer, Routes};
-use crate::story::NotChosen;
 use crate::tls::DoorTls;
 
 /// Builds plans, one after the other.
 pub(crate) struct Compiler {
     role: Role,
-    /// Whose identities mesh endpoints must prove; none before this proxy has an identity of its own.
-    trust_domain: Option<TrustDomain>,
-    endpoints: HashMap<EndpointKey, (u64, Arc<Vitals>)>,
-    endpoint_next: u64,
-    numbers: HashMap<ServiceKey, usize>,
+    services: Services,
     policies: Policies,
 }
 
-type EndpointKey = (String, u16, TransportKey);
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum TransportKey {
-    Http1,
-    Http2,
-    Mesh(SpiffeId),
-    Tcp,
-    MeshTcp(SpiffeId, Option<u16>),
-}
-
 impl Compiler {
-    pub(crate) fn new(role: Role, trust_domain: Option<TrustDomain>) -> Self {
-        let numbers = HashMap::new();
-        let (endpoints, policies) = (HashMap::new(), Policies::default());
-        Compiler { role, trust_domain, endpoints, endpoint_next: 1, numbers, policies }
+    /// Of a proxy in this role, with this identity (when it has one), at this place.
+    pub(crate) fn new(role: Role, credentials: Option<Credentials>, here: Locality) -> Self {
+        Compiler { role, services: Services::new(credentials, here), policies: Policies::default() }
     }
 
     /// Whether connections by address are led here.
@@ -64,16 +48,19 @@ impl Compiler {
     pub(crate) fn compile(&mut self, snapshot: &Snapshot, last: Option<&Plan>, now: Micros) -> Plan {
         match last.and_then(|last| Some((last, changed_services(snapshot, last)?))) {
             Some((last, changed)) => self.refresh(snapshot, last, &changed, now),
-            None => self.compile_all(snapshot, now),
+            None => self.compile_all(snapshot, last, now),
         }
     }
 
-    fn compile_all(&mut self, snapshot: &Snapshot, now: Micros) -> Plan {
+    fn compile_all(&mut self, snapshot: &Snapshot, last: Option<&Plan>, now: Micros) -> Plan {
         self.policies = Policies::new(snapshot, is_refused, std::mem::take(&mut self.policies));
-        let keys = snapshot.service_keys();
-        let services = keys.into_iter().map(|key| (key.clone(), self.service(snapshot, key, now))).collect();
-        self.endpoints.retain(|_, (_, vitals)| Arc::strong_count(vitals) > 1);
         let rules = Arc::new(self.rules(snapshot));
+        let mut services = HashMap::new();
+        for key in snapshot.service_keys() {
+            let service = self.service(snapshot, &rules, last, key.clone(), now);
+            services.insert(key, service);
+        }
+        self.services.tidy();
         Plan { revision: snapshot.revision(), rules, services }
     }
 
@@ -87,171 +74,40 @@ impl Compiler {
         let mut services = last.services.clone();
         for key in changed {
             let is_known = snapshot.service(key).is_some() || snapshot.instances_of(key).next().is_some();
-            match is_known {
-                true => drop(services.insert(key.clone(), self.service(snapshot, key.clone(), now))),
-                false => drop(services.remove(key)),
+            if is_known {
+                let service = self.service(snapshot, &last.rules, Some(last), key.clone(), now);
+                services.insert(key.clone(), service);
+            } else {
+                services.remove(key);
             }
         }
-        if self.endpoints.len() > 1024 + 2 * snapshot.instance_count() {
-            self.endpoints.retain(|_, (_, vitals)| Arc::strong_count(vitals) > 1);
+        if self.services.remembered() > 1024 + 2 * snapshot.instance_count() {
+            self.services.tidy();
         }
         Plan { revision: snapshot.revision(), rules: last.rules.clone(), services }
     }
 
-    // === services ===
-
-    fn service(&mut self, snapshot: &Snapshot, key: ServiceKey, now: Micros) -> Arc<Service> {
-        let declared = snapshot.service(&key);
-        let owner = match declared.and_then(|service| service.subset.as_ref()) {
-            Some(subset) => ServiceKey::new(key.namespace.clone(), subset.of.clone()),
-            None => key.clone(),
-        };
-        let instances: Vec<&Arc<Instance>> =
-            snapshot.instances_of(&key).filter(|instance| instance.is_routable()).collect();
-        let statics = declared.map_or(&[][..], |service| &service.endpoints);
-        let declared_ports = declared.map_or(&[][..], |service| &service.ports);
-        let mut places = Places { is_wanted: self.is_transparent(), all: Vec::new() };
-        let mut ports: Vec<Port> = Vec::new();
-        for port in declared_ports {
-            let name = port.name.as_ref().map(|name| name.as_str());
-            let ours = statics.iter().filter_map(|e| self.static_endpoint(e, name, port.protocol, now));
-            let mut endpoints: Vec<_> = ours.collect();
-            let wanted =
-                Wanted { port: name.map_or(WantedPort::Main, WantedPort::Named), protocol: port.protocol };
-            places.statics(&endpoints, port.protocol);
-            endpoints.extend(instances.iter().filter_map(|i| {
-                let endpoint = self.instance(&owner, i, wanted, now)?;
-                places.instance(i, wanted, &endpoint);
-                Some(endpoint)
-            }));
-            ports.push(Port {
-                number: Some(port.port),
-                protocol: port.protocol,
-                group: Group::new(endpoints),
-            });
-        }
-        if declared_ports.is_empty() {
-            let protocol = protocol_of(&instances, !statics.is_empty());
-            let ours = statics.iter().filter_map(|e| self.static_endpoint(e, None, protocol, now));
-            let mut endpoints: Vec<_> = ours.collect();
-            let wanted = Wanted { port: WantedPort::Main, protocol };
-            places.statics(&endpoints, protocol);
-            endpoints.extend(instances.iter().filter_map(|i| {
-                let endpoint = self.instance(&owner, i, wanted, now)?;
-                places.instance(i, wanted, &endpoint);
-                Some(endpoint)
-            }));
-            ports.push(Port { number: None, protocol, group: Group::new(endpoints) });
-            let named: BTreeSet<u16> = instances.iter().flat_map(|i| i.ports.values().copied()).collect();
-            for number in named {
-                let wanted = Wanted { port: WantedPort::Number(number), protocol };
-                let endpoints = instances.iter().filter_map(|i| self.instance(&owner, i, wanted, now));
-                ports.push(Port { number: Some(number), protocol, group: Group::new(endpoints.collect()) });
-            }
-        }
-        let next = self.numbers.len();
-        let number = *self.numbers.entry(key.clone()).or_insert(next);
-        let choice =
-            Choice { service: key.clone(), port: None, weight: 1, filters: Vec::new(), broken: None };
-        let direct = Arc::new(Rule { choices: vec![choice], weight: 1, ..Rule::default() });
-        let left_out = left_out(snapshot, &key, self.trust_domain.is_some());
-        let subset_of = (owner != key).then_some(&owner.name);
-        let policy = self.policies.of_service(&key, subset_of);
-        let is_declared = !declared_ports.is_empty();
-        Arc::new(Service { key, number, ports, is_declared, direct, left_out, policy, places: places.all })
-    }
-
-    fn static_endpoint(
+    fn service(
         &mut self,
-        endpoint: &StaticEndpoint,
-        port_name: Option<&str>,
-        protocol: Protocol,
+        snapshot: &Snapshot,
+        rules: &Rules,
+        last: Option<&Plan>,
+        key: ServiceKey,
         now: Micros,
-    ) -> Option<Arc<Endpoint>> {
-        let named = port_name.and_then(|name| endpoint.ports.get(name)).copied();
-        let only = endpoint.ports.values().next().copied().filter(|_| endpoint.ports.len() == 1);
-        let port = named.or(endpoint.port).or(only)?;
-        let transport = plain(protocol)?;
-        let name = format!("{}:{port}", endpoint.address);
-        self.endpoint(name, &endpoint.address, port, transport, endpoint.weight, now)
-    }
-
-    fn instance(
-        &mut self,
-        owner: &ServiceKey,
-        instance: &Instance,
-        wanted: Wanted<'_>,
-        now: Micros,
-    ) -> Option<Arc<Endpoint>> {
-        let name = instance.key.id.as_str().to_owned();
-        let port = wanted.port_of(instance)?;
-        let is_main = port == instance.port;
-        let is_raw = wanted.protocol.is_raw();
-        match (&instance.mesh, &self.trust_domain) {
-            // What is HTTP is guarded as HTTP, so its sidecar never gives it out as bytes; and bytes are no HTTP.
-            (Some(_), _) if is_main && is_raw != instance.protocol.is_raw() => None,
-            (Some(mesh), Some(trust_domain)) => {
-                let expected = SpiffeId::new(trust_domain.clone(), owner.clone());
-                let transport = match (is_raw, is_main) {
-                    (true, _) => Transport::MeshTcp(expected, (!is_main).then_some(port)),
-                    (false, true) => Transport::Mesh(expected),
-                    // A sidecar takes requests for one port of its app.
-                    (false, false) => return None,
-                };
-                self.endpoint(name, &mesh.address, mesh.port, transport, instance.weight, now)
-            }
-            // Behind a sidecar there is no plaintext door, and without an identity we cannot pass the other one.
-            (Some(_), None) => None,
-            (None, _) => {
-                let protocol = if is_raw { wanted.protocol } else { instance.protocol };
-                let transport =
-                    plain(protocol).filter(|transport| is_raw == (*transport == Transport::Tcp))?;
-                self.endpoint(name, &instance.address, port, transport, instance.weight, now)
-            }
-        }
-    }
-
-    fn endpoint(
-        &mut self,
-        name: String,
-        host: &str,
-        port: u16,
-        transport: Transport,
-        weight: u32,
-        now: Micros,
-    ) -> Option<Arc<Endpoint>> {
-        if weight == 0 {
-            return None;
-        }
-        let transport_key = match &transport {
-            Transport::Http1 => TransportKey::Http1,
-            Transport::Http2 => TransportKey::Http2,
-            Transport::Mesh(id) => TransportKey::Mesh(id.clone()),
-            Transport::Tcp => TransportKey::Tcp,
-            Transport::MeshTcp(id, port) => TransportKey::MeshTcp(id.clone(), *port),
-        };
-        let next = &mut self.endpoint_next;
-        let (id, vitals) =
-            self.endpoints.entry((host.to_owned(), port, transport_key)).or_insert_with(|| {
-                *next += 1;
-                (*next, Arc::new(Vitals::born_at(now)))
-            });
-        // In no plan any more, so it was gone: what is known of it is of an earlier life, mostly of how that ended.
-        if Arc::strong_count(vitals) == 1 {
-            *vitals = Arc::new(Vitals::born_at(now));
-        }
-        let (id, vitals) = (*id, vitals.clone());
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let address = bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
-        let host = bare.to_owned();
-        Some(Arc::new(Endpoint { id, name, host, port, address, transport, weight, vitals }))
+    ) -> Arc<Service> {
+        let owner = owner(snapshot, &key);
+        let policy = self.policies.of_service(&key, (owner != key).then_some(&owner.name));
+        let is_sticky = policy.affinity.is_some() || rules.sticky.contains(&key);
+        let wants_places = self.is_transparent();
+        self.services.build(snapshot, Wish { key, policy, is_sticky, wants_places, last, now })
     }
 
     // === rules ===
 
     fn rules(&self, snapshot: &Snapshot) -> Rules {
         let mut rules = Rules::default();
-        let picture = Picture { snapshot, policies: &self.policies };
+        let sticky = RefCell::default();
+        let picture = Picture { snapshot, policies: &self.policies, sticky: &sticky };
         match &self.role {
             Role::Gateway { key: (namespace, name), bind } => {
                 let key = ObjectKey { kind: Kind::Gateway, namespace: namespace.clone(), name: name.clone() };
@@ -268,6 +124,7 @@ impl Compiler {
             }
             Role::Client { source } => rules.mesh = mesh(picture, source, &mut rules.problems),
         }
+        rules.sticky = sticky.into_inner();
         rules
     }
 }
@@ -301,87 +158,6 @@ fn changed_services(snapshot: &Snapshot, last: &Plan) -> Option<BTreeSet<Service
     Some(changed)
 }
 
-/// Instances that take no calls, and why.
-fn left_out(snapshot: &Snapshot, key: &ServiceKey, has_identity: bool) -> Vec<(Box<str>, NotChosen)> {
-    let why = |instance: &Instance| match () {
-        () if instance.weight == 0 => Some(NotChosen::Weightless),
-        () if !matches!(instance.lifecycle, Lifecycle::Up | Lifecycle::Suspect) => Some(NotChosen::Draining),
-        () if instance.health == Health::Critical => Some(NotChosen::Unhealthy),
-        () if instance.mesh.is_some() && !has_identity => Some(NotChosen::NoIdentity),
-        () => None,
-    };
-    let out = snapshot.instances_of(key).filter_map(|i| Some((i.key.id.as_str().into(), why(i)?)));
-    out.take(STORY_LINES_MAX).collect()
-}
-
-/// Which port of an instance is wanted, and to speak what.
-#[derive(Clone, Copy)]
-struct Wanted<'a> {
-    port: WantedPort<'a>,
-    protocol: Protocol,
-}
-
-#[derive(Clone, Copy)]
-enum WantedPort<'a> {
-    Main,
-    /// The main one when the instance has none of that name.
-    Named(&'a str),
-    Number(u16),
-}
-
-impl Wanted<'_> {
-    fn port_of(self, instance: &Instance) -> Option<u16> {
-        match self.port {
-            WantedPort::Main => Some(instance.port),
-            WantedPort::Named(name) => Some(instance.ports.get(name).copied().unwrap_or(instance.port)),
-            WantedPort::Number(number) => {
-                instance.ports.values().copied().chain([instance.port]).find(|port| *port == number)
-            }
-        }
-    }
-}
-
-/// Where a service's instances are to whoever calls them by address.
-struct Places {
-    is_wanted: bool,
-    all: Vec<Place>,
-}
-
-impl Places {
-    fn instance(&mut self, instance: &Instance, wanted: Wanted<'_>, endpoint: &Arc<Endpoint>) {
-        let at = instance.address.parse::<IpAddr>().ok().zip(wanted.port_of(instance));
-        if let (true, Some(at)) = (self.is_wanted, at) {
-            let (address, protocol) = (SocketAddr::from(at), wanted.protocol);
-            self.all.push(Place { address, protocol, endpoint: endpoint.clone() });
-        }
-    }
-
-    fn statics(&mut self, endpoints: &[Arc<Endpoint>], protocol: Protocol) {
-        let endpoints = endpoints.iter().filter(|_| self.is_wanted);
-        self.all.extend(endpoints.filter_map(|endpoint| {
-            Some(Place { address: endpoint.address?, protocol, endpoint: endpoint.clone() })
-        }));
-    }
-}
-
-/// What is spoken with a service that declares no ports: bytes when all its instances do.
-fn protocol_of(instances: &[&Arc<Instance>], has_statics: bool) -> Protocol {
-    let http = instances.iter().map(|instance| instance.protocol).find(|protocol| !protocol.is_raw());
-    match (http, instances.first()) {
-        (None, Some(first)) if !has_statics => first.protocol,
-        (http, _) => http.unwrap_or_default(),
-    }
-}
-
-fn plain(protocol: Protocol) -> Option<Transport> {
-    match protocol {
-        Protocol::Http => Some(Transport::Http1),
-        Protocol::H2c | Protocol::Grpc => Some(Transport::Http2),
-        Protocol::Tcp | Protocol::Tls => Some(Transport::Tcp),
-        Protocol::Udp => None,
-    }
-}
-
 fn is_refused(object: &Object) -> bool {
     object.conditions.iter().any(|c| c.kind == ConditionKind::Accepted && !c.is_true)
 }
@@ -409,6 +185,8 @@ fn access(snapshot: &Snapshot, service: &ServiceKey) -> Access {
 struct Picture<'a> {
     snapshot: &'a Snapshot,
     policies: &'a Policies,
+    /// Services of rules whose clients stay with an endpoint.
+    sticky: &'a RefCell<BTreeSet<ServiceKey>>,
 }
 
 // === gateway ===
@@ -562,6 +340,9 @@ fn rule(picture: Picture<'_>, object: &Object, at: usize, written: &causeway_mod
         written.backends.iter().map(|backend| choice(picture, object, backend)).collect();
     let label: Arc<str> = format!("{} rule {}", object.key, at + 1).into();
     let policy = picture.policies.of_rule(object, written.name.as_deref(), &label, written.affinity.as_ref());
+    if policy.affinity.is_some() {
+        picture.sticky.borrow_mut().extend(choices.iter().map(|choice| choice.service.clone()));
+    }
     Rule {
         label,
         written_at: object.origin.to_string().into(),
@@ -600,62 +381,4 @@ fn choice(picture: Picture<'_>, route: &Object, backend: &causeway_model::Backen
         broken = Some(format!("Service {} has no port {port}", backend.service));
     }
     Choice { service: backend.service.clone(), port: backend.port, weight: backend.weight, filters, broken }
-}
-
-#[cfg(test)]
-mod tests {
-    use causeway_model::{Object, ObjectKey, Origin, Revision, Spec, StaticEndpoint};
-
-    use super::*;
-    use crate::endpoint::FAILURE_COST;
-
-    fn declare(snapshot: &mut Snapshot, revision: u64, ports: &[u16]) {
-        let endpoint = |port: &u16| StaticEndpoint {
-            address: "127.0.0.1".into(),
-            port: Some(*port),
-            ports: Default::default(),
-            zone: None,
-            weight: 100,
-        };
-        let service =
-            causeway_model::Service { endpoints: ports.iter().map(endpoint).collect(), ..Default::default() };
-        snapshot.put_object(Arc::new(Object {
-            key: ObjectKey::service(&key()),
-            origin: Origin::Builtin,
-            revision: Revision::new(revision),
-            spec: Spec::Service(service),
-            conditions: vec![],
-            written: String::new(),
-        }));
-    }
-
-    fn key() -> ServiceKey {
-        ServiceKey::parse("default", "echo").unwrap()
-    }
-
-    #[test]
-    fn an_endpoint_that_was_gone_begins_anew_and_one_that_stays_keeps_what_is_known() {
-        let role = Role::Client { source: ServiceKey::parse("causeway", "events").unwrap() };
-        let (mut compiler, mut snapshot) = (Compiler::new(role, None), Snapshot::default());
-        let (vitals, mut last): (_, Option<Plan>) = (
-            |compiler: &Compiler, port: u16| {
-                let found = compiler.endpoints.iter().find(|((_, of, _), _)| *of == port);
-                found.map(|(_, (_, vitals))| vitals.clone()).unwrap()
-            },
-            None,
-        );
-        let mut now = 1;
-        for ports in [&[1, 2][..], &[1], &[1, 2]] {
-            now += 1;
-            declare(&mut snapshot, now, ports);
-            last = Some(compiler.compile(&snapshot, last.as_ref(), now));
-            if now == 2 {
-                vitals(&compiler, 1).observe(now, FAILURE_COST);
-                vitals(&compiler, 2).observe(now, FAILURE_COST);
-            }
-        }
-        assert!(vitals(&compiler, 1).cost(now, 1.0) >= FAILURE_COST as f64, "it never left");
-        assert!(vitals(&compiler, 2).cost(now, 1.0) < FAILURE_COST as f64, "it came back");
-        drop(last);
-    }
 }
