@@ -20,6 +20,8 @@ mod review_attempts;
 mod review_pipeline;
 #[path = "whole/smuggling.rs"]
 mod smuggling;
+#[path = "whole/smuggling_answers.rs"]
+mod smuggling_answers;
 #[path = "whole/smuggling_h2.rs"]
 mod smuggling_h2;
 #[path = "whole/tcp.rs"]
