@@ -16,5 +16,6 @@ pub(crate) mod inflow;
 pub(crate) mod meter;
 pub(crate) mod outflow;
 pub(crate) mod pulse;
+pub(crate) mod seats;
 pub(crate) mod server;
 pub(crate) mod wire;

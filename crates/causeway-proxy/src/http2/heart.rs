@@ -34,6 +34,8 @@ pub(crate) enum Beat {
     Dead,
     /// Nobody uses it.
     Idle,
+    /// Nobody used it since the last beat.
+    Quiet,
 }
 
 /// One connection's.
@@ -56,32 +58,38 @@ impl Heart {
 
     /// Resolves when something is found.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse) -> Poll<Beat> {
+        let mut found = None;
+        // It ends by a poll that finds the time not come, so that the task is woken when it comes.
         while self.next.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let mut wait = self.care.every;
-            let is_silent = std::mem::replace(&mut self.reads, pulse.reads()) == pulse.reads();
-            match (is_silent, self.is_asked) {
-                (true, true) => return Poll::Ready(Beat::Dead),
-                (true, false) if self.care.pings => {
-                    self.is_asked = self.ask();
-                    if self.is_asked {
-                        wait = self.care.answer;
-                    }
-                }
-                _ => self.is_asked = false,
-            }
-            self.next.as_mut().reset(now + wait);
-            let has_begun = std::mem::replace(&mut self.begun, pulse.begun()) != pulse.begun();
-            if has_begun || pulse.load() > 0 {
-                self.busy_at = now;
-            }
-            if self.care.idle.is_some_and(|idle| now.saturating_duration_since(self.busy_at) >= idle) {
+            found = self.beat(pulse);
+        }
+        found.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn beat(&mut self, pulse: &Pulse) -> Option<Beat> {
+        let now = Instant::now();
+        let reads = std::mem::replace(&mut self.reads, pulse.reads());
+        let (is_silent, was_asked) = (reads == self.reads, std::mem::take(&mut self.is_asked));
+        if is_silent && self.care.pings && !was_asked {
+            self.is_asked = self.ask();
+        }
+        self.next.as_mut().reset(now + if self.is_asked { self.care.answer } else { self.care.every });
+        let begun = std::mem::replace(&mut self.begun, pulse.begun());
+        let is_used = begun != self.begun || pulse.load() > 0;
+        if is_used {
+            self.busy_at = now;
+        }
+        let rest = now.saturating_duration_since(self.busy_at);
+        match () {
+            () if is_silent && was_asked => Some(Beat::Dead),
+            () if is_used => None,
+            () if self.care.idle.is_some_and(|idle| rest >= idle) => {
                 // It is said again when another while has passed.
                 self.busy_at = now;
-                return Poll::Ready(Beat::Idle);
+                Some(Beat::Idle)
             }
+            () => Some(Beat::Quiet),
         }
-        Poll::Pending
     }
 
     fn ask(&mut self) -> bool {

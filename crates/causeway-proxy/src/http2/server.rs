@@ -14,8 +14,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::DATE;
@@ -31,6 +29,7 @@ use crate::http2::inflow::Received;
 use crate::http2::meter::Meter;
 use crate::http2::outflow::{Outflow, Stop};
 use crate::http2::pulse::Pulse;
+use crate::http2::seats::{Seat, Seats};
 use crate::http2::wire::Wire;
 use crate::inlet::{Inlet, Way};
 use crate::limits;
@@ -67,7 +66,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, inlet: Inlet, socket: Socket) -> 
     };
     let mut heart = Heart::new(Care { idle: Some(idle), ..CARE }, connection.ping_pong());
     let mut finish = pin!(worker.scopes.bell.rung(Level::Finish));
-    let mut streams = FuturesUnordered::new();
+    let mut seats = Seats::new();
     let (mut is_finishing, mut is_ending) = (false, false);
     poll_fn(|cx| {
         if !is_finishing && finish.as_mut().poll(cx).is_ready() {
@@ -81,12 +80,15 @@ pub(crate) async fn serve(worker: Arc<Worker>, inlet: Inlet, socket: Socket) -> 
                 is_finishing = true;
                 connection.graceful_shutdown();
             }
+            Poll::Ready(Beat::Quiet) => seats.clear(),
             Poll::Pending => {}
         }
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    streams.push(exchange(worker.clone(), inlet.clone(), pulse.clone(), request, respond));
+                    seats.take(Job::new(request, respond), |seat| {
+                        run(seat, worker.clone(), inlet.clone(), pulse.clone())
+                    });
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -98,7 +100,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, inlet: Inlet, socket: Socket) -> 
                 Poll::Pending => break,
             }
         }
-        while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+        seats.poll(cx);
         Poll::Pending
     })
     .await
@@ -118,30 +120,40 @@ fn settings() -> Builder {
     builder
 }
 
-/// One request and its answer.
-async fn exchange(
-    worker: Arc<Worker>,
-    inlet: Arc<Inlet>,
-    pulse: Arc<Pulse>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let _load = pulse.begin(u32::MAX);
-    let (parts, stream) = request.into_parts();
-    let body = match stream.is_end_stream() {
-        true => Inflow::Empty,
-        false => Inflow::Http2(Received::new(stream, &parts.headers)),
-    };
-    let response = {
-        let mut serving = pin!(pipeline::serve(&worker, &inlet, Request::from_parts(parts, body)));
-        poll_fn(|cx| match serving.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending => respond.poll_reset(cx).map(|_| None),
-        })
-        .await
-    };
-    if let Some(response) = response {
-        answer(&worker, &mut respond, response, &pulse).await;
+/// A request, and where its answer goes.
+struct Job {
+    request: Request<Inflow>,
+    respond: SendResponse<Bytes>,
+}
+
+impl Job {
+    fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+        let (parts, stream) = request.into_parts();
+        let body = match stream.is_end_stream() {
+            true => Inflow::Empty,
+            false => Inflow::Http2(Received::new(stream, &parts.headers)),
+        };
+        Job { request: Request::from_parts(parts, body), respond }
+    }
+}
+
+/// One request after the other.
+async fn run(seat: Arc<Seat<Job>>, worker: Arc<Worker>, inlet: Arc<Inlet>, pulse: Arc<Pulse>) {
+    loop {
+        let Job { request, mut respond } = seat.next().await;
+        let load = pulse.begin(u32::MAX);
+        let response = {
+            let mut serving = pin!(pipeline::serve(&worker, &inlet, request));
+            poll_fn(|cx| match serving.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            })
+            .await
+        };
+        if let Some(response) = response {
+            answer(&worker, &mut respond, response, &pulse).await;
+        }
+        drop(load);
     }
 }
 
