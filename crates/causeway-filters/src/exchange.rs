@@ -57,8 +57,6 @@ pub struct Exchange<'a> {
     pub matched: usize,
     /// Port at which it came in.
     pub port: u16,
-    /// A policy on trial that would have refused it.
-    pub would_refuse: Option<&'static str>,
 }
 
 impl Exchange<'_> {

@@ -6,7 +6,7 @@ use crate::names::{Name, ServiceKey};
 
 /// An access policy: a call to a target must be allowed by one of its policies' rules. Without any policy, a namespace's
 /// services are open to its mesh identities.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct AccessPolicy {
     /// The services it guards.
     #[n(0)]
@@ -21,6 +21,10 @@ pub struct AccessPolicy {
     #[n(3)]
     #[cbor(default)]
     pub namespaces: Vec<Name>,
+    /// The document cannot be used as it is written, and no earlier form of it is known: this stands in its place and allows nothing.
+    /// What is wrong, where, with its code.
+    #[n(4)]
+    pub broken: Option<String>,
 }
 
 /// One thing that is allowed: all non-empty parts must hold.

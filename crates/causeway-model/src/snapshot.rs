@@ -88,6 +88,12 @@ impl Snapshot {
         }
     }
 
+    /// The service of which this one is a declared part.
+    pub fn whole_of(&self, key: &ServiceKey) -> Option<ServiceKey> {
+        let subset = self.service(key)?.subset.as_ref()?;
+        Some(ServiceKey::new(key.namespace.clone(), subset.of.clone()))
+    }
+
     /// One instance.
     pub fn instance(&self, key: &InstanceKey) -> Option<&Arc<Instance>> {
         self.instances.get(key)

@@ -232,13 +232,14 @@ fn objects() -> Vec<(&'static str, Object)> {
             ports: vec![],
         }],
         is_dry_run: true,
-        namespaces: vec![],
+        ..AccessPolicy::default()
     };
     let of_namespace = AccessPolicy {
         targets: vec![],
         allow: vec![AccessRule { ports: vec![8080], ..AccessRule::default() }],
         is_dry_run: false,
         namespaces: vec![Name::default_namespace()],
+        broken: None,
     };
     let subscription = Subscription {
         topic: name("orders"),

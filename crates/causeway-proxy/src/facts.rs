@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
+use crate::entry::Pass;
 use crate::inlet::Inlet;
 use crate::plan::{Rule, Service};
 use crate::story::Story;
@@ -31,7 +32,10 @@ pub(crate) struct Facts {
     pub reason: &'static str,
     /// For `causeway why`.
     pub details: String,
-    pub would_refuse: Option<&'static str>,
+    /// What let it in to the sidecar's app.
+    pub pass: Option<Pass>,
+    /// The access policies that refused it together.
+    pub refused_policies: Vec<Arc<str>>,
     /// The document that refused it, with where it is written.
     pub refused_by: Option<Arc<str>>,
     pub story: Story,
@@ -59,7 +63,8 @@ impl Facts {
             status: 0,
             reason: "",
             details: String::new(),
-            would_refuse: None,
+            pass: None,
+            refused_policies: Vec::new(),
             refused_by: None,
             story: Story::default(),
             attempts: 0,

@@ -27,6 +27,13 @@ pub(crate) enum Way {
     Inbound,
 }
 
+impl Inlet {
+    /// Whether it came in at the mesh port without TLS (a service that takes both while its callers are moved into the mesh).
+    pub(crate) fn is_plaintext(&self) -> bool {
+        matches!(self.way, Way::Inbound) && !self.client.is_tls
+    }
+}
+
 /// A connection that came in.
 #[derive(Debug)]
 pub(crate) struct Inlet {

@@ -18,6 +18,7 @@ use crate::account::account;
 use crate::allowance::Allowance;
 use crate::budget::Budget;
 use crate::counts::{Counts, EdgeCounts};
+use crate::decisions::Decisions;
 use crate::endpoint::Micros;
 use crate::facts::Facts;
 use crate::inlet::Way;
@@ -44,6 +45,7 @@ struct Pages {
     other: Counts,
     /// Requests that a policy refused, by the document.
     refused: BTreeMap<Arc<str>, u64>,
+    decisions: Decisions,
     failures: VecDeque<Arc<Failure>>,
     unreported: Vec<Arc<Failure>>,
     telling: Telling,
@@ -71,6 +73,8 @@ pub(crate) enum Counted<'a> {
     Inbound(&'a Counts),
     /// Requests refused by a document.
     Refused(&'a Arc<str>, u64),
+    /// What access policies decided.
+    Decided(&'a Decisions),
     RecordsDropped(u64),
 }
 
@@ -122,6 +126,10 @@ impl Ledger {
         if let Some(policy) = &facts.refused_by {
             pages.count_refusal(policy);
         }
+        if let Some(pass) = &facts.pass {
+            pages.decisions.pass(pass);
+        }
+        pages.decisions.refuse(&facts.refused_policies);
         if facts.status >= 500 || !facts.reason.is_empty() {
             pages.count_handshakes(facts);
             pages.keep_failure(facts, ended, now, seen_by);
@@ -181,6 +189,7 @@ impl Ledger {
         take(Counted::Nobody(&pages.other));
         take(Counted::Inbound(&pages.inbound));
         pages.refused.iter().for_each(|(policy, count)| take(Counted::Refused(policy, *count)));
+        take(Counted::Decided(&pages.decisions));
         take(Counted::RecordsDropped(pages.dropped));
     }
 
@@ -235,7 +244,7 @@ impl Pages {
 
     fn count_refusal(&mut self, policy: &Arc<str>) {
         // Where it is written may change; its name does not.
-        let name = policy.split_once(" (").map_or(&**policy, |(name, _)| name);
+        let name = policy.split(" (").next().and_then(|name| name.split(" at ").next()).unwrap_or(policy);
         let is_full = self.refused.len() >= POLICIES_COUNTED_MAX;
         match self.refused.get_mut(name) {
             Some(count) => *count += 1,

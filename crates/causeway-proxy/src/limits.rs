@@ -83,6 +83,8 @@ pub(crate) const SERIES_MAX: usize = 2_000;
 pub(crate) const POLICIES_SHOWN_MAX: usize = 40;
 /// Policies whose refusals a worker counts apart.
 pub(crate) const POLICIES_COUNTED_MAX: usize = 1_000;
+/// Access policies whose decisions have series of their own, three each; the rest is counted as one.
+pub(crate) const SERIES_POLICIES_MAX: usize = 32;
 /// Bytes of access records that a worker gathers before they are handed over: each hand-over wakes the writer's thread, and
 /// 16 KiB cost 1 us a request more at full load.
 pub(crate) const RECORD_BATCH_BYTES: usize = 64 * 1024;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use causeway_model::ServiceKey;
 
 use crate::counts::{BUCKETS, CLASSES, Durations};
+use crate::decisions::{DECISIONS, Decisions};
 use crate::limits::POLICIES_SHOWN_MAX;
 use crate::series::{Series, Sums, Whose};
 use crate::tally::Tally;
@@ -27,6 +28,8 @@ pub(crate) struct Scrape {
     pub inbound: Sums,
     /// Requests refused, by the document that refused them.
     pub refused: BTreeMap<Arc<str>, u64>,
+    /// What access policies decided of calls for the sidecar's own app.
+    pub decisions: Decisions,
     pub records_dropped: u64,
     pub gauges: Vec<Gauge>,
 }
@@ -85,6 +88,7 @@ fn write_all(text: &mut String, scrape: &Scrape) -> fmt::Result {
         }
     }
     refusals(text, &scrape.refused)?;
+    decided(text, &scrape.decisions)?;
     head(
         text,
         "causeway_proxy_records_dropped",
@@ -133,6 +137,19 @@ fn histogram(
     }
     writeln!(text, "{name}_sum{{{labels}}} {}", seconds(durations.micros))?;
     writeln!(text, "{name}_count{{{labels}}} {sum}")
+}
+
+/// What each access policy decided.
+fn decided(text: &mut String, decisions: &Decisions) -> fmt::Result {
+    let help = "Calls for the app that an AccessPolicy decided; one that several refuse is counted for each.";
+    head(text, "causeway_proxy_access_decisions", "counter", help)?;
+    for (policy, counts) in decisions.rows() {
+        for (decision, count) in DECISIONS.iter().zip(counts).filter(|(_, count)| **count > 0) {
+            let labels = format!("policy=\"{}\",decision=\"{decision}\"", escaped(policy));
+            writeln!(text, "causeway_proxy_access_decisions_total{{{labels}}} {count}")?;
+        }
+    }
+    Ok(())
 }
 
 /// The documents that refused most; the rest is one.

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use causeway_filters::access::Access;
-use causeway_filters::{Exchange, Filter};
+use causeway_filters::Exchange;
+use causeway_filters::access::Wanted;
 use causeway_wire::authority::Authority;
 use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
 use causeway_wire::{Ambiguous, ProxyError, hop, path};
@@ -26,6 +26,7 @@ use crate::attempt::{Delivery, Replay, deliver};
 use crate::balance::{Group, Pull};
 use crate::body::Inflow;
 use crate::endpoint::Micros;
+use crate::entry;
 use crate::h1::Reply;
 use crate::inlet::{Inlet, Way};
 use crate::leg::Leg;
@@ -334,21 +335,20 @@ async fn request_filters(
     route: &Route,
 ) -> Result<(), Refused> {
     let Passage { parts, settle, .. } = passage;
-    let mut exchange = Exchange {
-        request: parts,
-        client: &inlet.client,
-        matched: route.matched,
-        port: inlet.port,
-        would_refuse: None,
-    };
+    let mut exchange =
+        Exchange { request: parts, client: &inlet.client, matched: route.matched, port: inlet.port };
     if let Some(why) = &route.rule.broken {
         return Err(refuse(ProxyError::ProxyConfigurationError, why));
     }
     let shared = &worker.shared;
-    let access = match &inlet.way {
-        Way::Inbound => Some(guard(shared.plan.load().rules.access.clone())?),
-        _ => None,
-    };
+    if let (Way::Inbound, Some(app)) = (&inlet.way, &shared.app) {
+        let request = &exchange.request;
+        let wanted = Wanted::Request { method: request.method.as_str(), path: request.uri.path() };
+        settle.pass = Some(entry::ask(shared, inlet, wanted, app.port()).map_err(|refusal| {
+            settle.refused_policies = refusal.names.clone();
+            refusal.into_reply()
+        })?);
+    }
     let first = match &inlet.way {
         Way::Gateway(_) => &shared.edge,
         Way::Inbound => &shared.app.as_ref().expect("routing found an app").filters,
@@ -356,7 +356,7 @@ async fn request_filters(
             &shared.outgoing
         }
     };
-    for chain in [access.as_slice(), first, &route.rule.filters] {
+    for chain in [first, &route.rule.filters] {
         if chain.is_empty() {
             continue;
         }
@@ -364,14 +364,7 @@ async fn request_filters(
             return Err(reply);
         }
     }
-    settle.would_refuse = exchange.would_refuse;
     Ok(())
-}
-
-/// Who may call the app: without an answer to that, nobody.
-fn guard(access: Option<Arc<Access>>) -> Result<Arc<dyn Filter>, Refused> {
-    let details = "this sidecar does not know yet who may call its app";
-    Ok(access.ok_or_else(|| refuse(ProxyError::HttpRequestDenied, details))?)
 }
 
 // === to the service ===
@@ -403,8 +396,7 @@ async fn destination(
             settle.service = Some(service.clone());
             if !choice.filters.is_empty() {
                 let (client, port) = (&settle.inlet.client, settle.inlet.port);
-                let mut exchange =
-                    Exchange { request: parts, client, matched: route.matched, port, would_refuse: None };
+                let mut exchange = Exchange { request: parts, client, matched: route.matched, port };
                 if let Some(reply) = causeway_filters::run(&choice.filters, &mut exchange).await {
                     return Err(reply);
                 }
@@ -547,11 +539,5 @@ mod tests {
         // Every connection holds room for one, idle or not.
         let size = size_of_future(serve);
         assert!(size <= 4096, "{size} bytes");
-    }
-
-    #[test]
-    fn an_app_without_a_guard_is_closed() {
-        let refused = guard(None).unwrap_err();
-        assert_eq!(refused.status, StatusCode::FORBIDDEN);
     }
 }

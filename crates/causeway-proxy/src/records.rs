@@ -96,8 +96,15 @@ pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, facts: &Facts, took: Dur
         plain(out, "caller_namespace", caller.service.namespace.as_str());
         plain(out, "caller", caller.service.name.as_str());
     }
-    if let Some(policy) = facts.would_refuse {
-        plain(out, "would_refuse", policy);
+    if let Some(pass) = &facts.pass {
+        pass.allowed_by().into_iter().for_each(|policy| plain(out, "policy", policy));
+        pass.doubted_by().into_iter().for_each(|policy| plain(out, "would_refuse", policy));
+    }
+    if let Some(document) = &facts.refused_by {
+        text(out, "refused_by", document);
+    }
+    if facts.inlet.is_plaintext() {
+        plain(out, "transport", "plaintext");
     }
     if let Some(id) = facts.request_id.as_ref().and_then(|id| id.to_str().ok()) {
         plain(out, "request_id", id);

@@ -23,6 +23,7 @@ pub(crate) fn scrape(
         out: Sums::default(),
         inbound: Sums::default(),
         refused: Default::default(),
+        decisions: Default::default(),
         records_dropped: 0,
         gauges: gauges(shared, workers, connections),
     };
@@ -34,6 +35,7 @@ pub(crate) fn scrape(
                 scrape.inbound.add(&Whose::Service(shared.source.clone()), counts);
             }
             Counted::Refused(policy, count) => *scrape.refused.entry(policy.clone()).or_default() += count,
+            Counted::Decided(decisions) => scrape.decisions.merge(decisions),
             Counted::RecordsDropped(count) => scrape.records_dropped += count,
         });
     }

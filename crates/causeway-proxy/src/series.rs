@@ -10,13 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use causeway_model::ServiceKey;
 
 use crate::counts::{BUCKETS, CLASSES, Counts, Durations};
-use crate::limits::{POLICIES_SHOWN_MAX, SERIES_MAX};
+use crate::limits::{POLICIES_SHOWN_MAX, SERIES_MAX, SERIES_POLICIES_MAX};
 use crate::tally::{Tallies, Tally};
 
 /// Series of one histogram: its buckets, sum and count.
 const HISTOGRAM: usize = BUCKETS.len() + 3;
 /// Kept for what is there in any case: the server's side, calls without a service, `_other`, gauges, policies.
-const RESERVED: usize = 3 * (CLASSES.len() * HISTOGRAM + Tally::ALL.len()) + POLICIES_SHOWN_MAX + 40;
+const RESERVED: usize = 3 * (CLASSES.len() * HISTOGRAM + Tally::ALL.len())
+    + POLICIES_SHOWN_MAX
+    + 3 * (SERIES_POLICIES_MAX + 1)
+    + 40;
 
 /// Whose counts are shown: none for requests that went to no service of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

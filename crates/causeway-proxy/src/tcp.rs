@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use causeway_base::OnFailure;
-use causeway_filters::access::Access;
+use causeway_filters::access::Wanted;
 use causeway_wire::ProxyError;
 use tokio::time::Instant;
 
@@ -30,8 +30,8 @@ use crate::settle::{self, Settle};
 use crate::story::{self, Lap};
 use crate::tally::Tally;
 use crate::tls::Spoken;
-use crate::worker::Worker;
-use crate::{limits, mesh_tcp, reason};
+use crate::worker::{App, Worker};
+use crate::{entry, limits, mesh_tcp, reason};
 
 /// Where a connection is to go.
 pub(crate) enum Target {
@@ -137,18 +137,20 @@ fn left(why: &str) -> NoConnection {
 
 /// Whether the caller may have a connection to the app, and to what.
 fn admit(settle: &mut Settle, port: Option<u16>) -> Result<Arc<Service>, NoConnection> {
-    let denied = |why: &str| NoConnection::new(ProxyError::HttpRequestDenied, why);
     let worker = settle.worker.clone();
     let app = worker.shared.app.as_ref();
     let service = app.and_then(|app| app.raw.iter().find(|(taken, _)| *taken == port));
     let (_, service) = service.ok_or_else(|| {
         NoConnection::new(ProxyError::ProxyConfigurationError, "the app takes no bytes at that port")
     })?;
-    let access: Option<Arc<Access>> = worker.shared.plan.load().rules.access.clone();
-    let access = access.ok_or_else(|| denied("this sidecar does not know yet who may call its app"))?;
-    let caller = settle.inlet.client.identity.clone();
-    let caller = caller.ok_or_else(|| denied("the caller has proved no identity"))?;
-    settle.would_refuse = access.connection(&caller).map_err(|why| denied(&why))?;
+    let number = port.or_else(|| app.map(App::port)).unwrap_or_default();
+    let inlet = settle.inlet.clone();
+    let pass = entry::ask(&worker.shared, &inlet, Wanted::Bytes, number).map_err(|refusal| {
+        settle.refused_policies = refusal.names;
+        settle.refused_by = refusal.by;
+        NoConnection::new(ProxyError::HttpRequestDenied, &refusal.details)
+    })?;
+    settle.pass = Some(pass);
     Ok(service.clone())
 }
 

@@ -78,6 +78,12 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// Its main port.
+    pub(crate) fn port(&self) -> u16 {
+        let endpoint = self.service.ports.first().and_then(|port| port.group.endpoints.first());
+        endpoint.map_or(0, |endpoint| endpoint.port)
+    }
+
     /// Whether a service of one endpoint is this app.
     pub(crate) fn has(&self, service: &Arc<Service>) -> bool {
         Arc::ptr_eq(&self.service, service) || self.raw.iter().any(|(_, raw)| Arc::ptr_eq(raw, service))

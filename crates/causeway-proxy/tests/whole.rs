@@ -1,6 +1,8 @@
 //! The whole proxy on a network in memory: every request goes through real listeners, pools, TLS and balancers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "whole/access.rs"]
+mod access;
 #[path = "whole/admission.rs"]
 mod admission;
 #[path = "whole/common.rs"]

@@ -278,16 +278,23 @@ fn policy_problems(world: World<'_>, policy: &AccessPolicy) -> (Vec<Problem>, Ve
     let problem = |text: String| Problem { reason: "TargetNotFound", code: "CW-1213", text };
     let closed = "the policy fails closed: it holds from the moment that such a service appears";
     let is_namespace_wide = !policy.namespaces.is_empty();
-    let accepted = match (policy.targets.is_empty(), missing.len() == policy.targets.len()) {
-        (true, _) if is_namespace_wide => Vec::new(),
-        (true, _) => vec![problem("the policy targets nothing, so it guards nothing".to_owned())],
-        (false, true) if !is_namespace_wide => {
-            vec![problem(format!("the policy targets no service that exists; {closed}"))]
+    let broken = policy.broken.as_ref().map(|why| Problem {
+        reason: "Invalid",
+        code: "CW-1218",
+        text: format!("the document cannot be used as it is written, and until it is mended everything that it guards is refused: {why}"),
+    });
+    let idle = match (policy.targets.is_empty(), missing.len() == policy.targets.len()) {
+        (true, _) if !is_namespace_wide => {
+            Some(problem("the policy targets nothing, so it guards nothing".to_owned()))
         }
-        (false, _) => policy.targets.iter().filter_map(|target| part_of_another(world, target)).collect(),
+        (false, true) if !is_namespace_wide => {
+            Some(problem(format!("the policy targets no service that exists; {closed}")))
+        }
+        _ => None,
     };
-    let resolved = missing.iter().map(|target| problem(format!("service {target} does not exist; {closed}")));
-    (accepted, resolved.collect())
+    let absent = missing.iter().map(|target| problem(format!("service {target} does not exist; {closed}")));
+    let parts = policy.targets.iter().filter_map(|target| part_of_another(world, target));
+    (broken.into_iter().chain(idle).collect(), parts.chain(absent).collect())
 }
 
 /// What a traffic policy is for, as an object; a namespace is none.
@@ -330,11 +337,13 @@ fn no_such_target(world: World<'_>, target: &PolicyTarget) -> Option<Problem> {
     problem(format!("{key} has no rule named {section:?}"))
 }
 
-/// Access is decided by the sidecars of a service that registers; a part of one has none of its own.
+/// Access is decided by the sidecars of a service that registers; a part of one has none of its own, so the whole is guarded. (The
+/// text names the whole: another one is another condition, and so a new revision of the policy, which is sent along with its wholes.)
 fn part_of_another(world: World<'_>, target: &ServiceKey) -> Option<Problem> {
-    let whole = &world.snapshot.service(target)?.subset.as_ref()?.of;
-    let text =
-        format!("service {target} is a part of {whole} and is not guarded: name {whole} as the target");
+    let whole = world.snapshot.whole_of(target)?;
+    let text = format!(
+        "service {target} is a part of {whole}, and the policy guards all of that: name {whole} as the target to say so"
+    );
     Some(Problem { reason: "TargetIsSubset", code: "CW-1213", text })
 }
 

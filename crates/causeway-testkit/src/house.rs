@@ -93,11 +93,16 @@ impl House {
 
     /// Puts an object; its name as in [`House::key`].
     pub fn put(&self, name: &str, spec: Spec) -> Revision {
+        self.put_from(Origin::Builtin, name, spec)
+    }
+
+    /// The same, as somebody wrote it.
+    pub fn put_from(&self, origin: Origin, name: &str, spec: Spec) -> Revision {
         let ServiceKey { namespace, name } = House::key(name);
         self.change(|snapshot, revision| {
             let object = Object {
                 key: ObjectKey { kind: spec.kind(), namespace, name },
-                origin: Origin::Builtin,
+                origin,
                 revision,
                 spec,
                 conditions: vec![],

@@ -134,7 +134,7 @@ fn belongs(snapshot: &Snapshot, subscriptions: &BTreeSet<Subscription>, key: &Re
         Kind::Service => subscriptions.contains(&Subscription::Service(own())),
         Kind::Gateway => subscriptions.contains(&Subscription::Gateway(own())),
         Kind::HttpRoute | Kind::GrpcRoute | Kind::AccessPolicy => {
-            snapshot.object(key).is_some_and(|object| hangs_on(object, subscriptions))
+            snapshot.object(key).is_some_and(|object| hangs_on(snapshot, object, subscriptions))
         }
         Kind::TrafficPolicy => subscriptions.contains(&Subscription::TrafficIn(key.namespace.clone())),
         Kind::Secret => of_type(subscriptions, ResourceType::Secret).any(|subscription| match subscription {
@@ -145,8 +145,8 @@ fn belongs(snapshot: &Snapshot, subscriptions: &BTreeSet<Subscription>, key: &Re
     }
 }
 
-/// Whether a route or policy names one of these parents.
-fn hangs_on(object: &Object, subscriptions: &BTreeSet<Subscription>) -> bool {
+/// Whether a route or policy names one of these parents, or (a policy) a part of one.
+fn hangs_on(snapshot: &Snapshot, object: &Object, subscriptions: &BTreeSet<Subscription>) -> bool {
     match &object.spec {
         Spec::HttpRoute(route) => route.parents.iter().any(|parent| {
             let key = ServiceKey::new(parent.namespace.clone(), parent.name.clone());
@@ -160,13 +160,16 @@ fn hangs_on(object: &Object, subscriptions: &BTreeSet<Subscription>) -> bool {
             subscriptions.contains(&Subscription::TrafficIn(object.key.namespace.clone()))
         }
         Spec::AccessPolicy(policy) => {
-            let is_of = |target| subscriptions.contains(&Subscription::PoliciesOf(target));
+            let is_of = |target: &ServiceKey| {
+                let of = |target| subscriptions.contains(&Subscription::PoliciesOf(target));
+                of(target.clone()) || snapshot.whole_of(target).is_some_and(of)
+            };
             // A policy for a namespace guards each of its services; who asks for one of them gets it.
             let is_near = |wanted: &Subscription| match wanted {
                 Subscription::PoliciesOf(service) => policy.namespaces.contains(&service.namespace),
                 _ => false,
             };
-            policy.targets.iter().cloned().any(is_of)
+            policy.targets.iter().any(is_of)
                 || (!policy.namespaces.is_empty() && subscriptions.iter().any(is_near))
         }
         _ => false,
@@ -209,7 +212,7 @@ fn list<'a>(
         }
     }
     if let (Some(kind), false) = (kind.kind(), parents.is_empty()) {
-        for object in snapshot.objects_of(kind).filter(|object| hangs_on(object, &parents)) {
+        for object in snapshot.objects_of(kind).filter(|object| hangs_on(snapshot, object, &parents)) {
             found.insert(ResourceKey::Object(object.key.clone()), object.revision);
         }
     }

@@ -16,7 +16,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use causeway_model::{Kind, Object, ParentKind, ResourceKey, Revision, ServiceKey, Snapshot, Spec};
+use causeway_model::{
+    AccessPolicy, Kind, Object, Origin, ParentKind, ResourceKey, Revision, ServiceKey, Snapshot, Spec,
+};
 use prost::Message;
 
 use crate::picture::Picture;
@@ -191,6 +193,7 @@ impl Reader {
                     code = code::REJECTED,
                     "a resource was rejected; the last good one stays"
                 );
+                self.stand_in(kind, &resource.name, &reason, at);
                 rejected.push(proto::RejectedResource { name: resource.name, reason });
             }
         }
@@ -323,6 +326,26 @@ impl Reader {
         }
         self.is_changed = true;
         Ok(())
+    }
+
+    /// A policy that guards us and cannot be read, of which no earlier form is known: what it would allow cannot be told, so it
+    /// allows nothing.
+    fn stand_in(&mut self, kind: Option<ResourceType>, name: &str, reason: &str, at: Revision) {
+        let Role::Sidecar(own) = &self.role else { return };
+        let kind = kind.filter(|kind| *kind == ResourceType::AccessPolicy);
+        let Some(ResourceKey::Object(key)) = kind.and_then(|kind| resource::parse_name(kind, name)) else {
+            return;
+        };
+        if self.snapshot.object(&key).is_some() {
+            return;
+        }
+        let broken = Some(format!("this sidecar cannot read it: {reason} [{}]", code::REJECTED));
+        let policy = AccessPolicy { targets: vec![own.clone()], broken, ..AccessPolicy::default() };
+        let (origin, spec) = (Origin::Builtin, Spec::AccessPolicy(policy));
+        let revision = Revision::default();
+        let object = Object { key, origin, revision, spec, conditions: Vec::new(), written: String::new() };
+        self.snapshot.learn_object(Arc::new(object), at);
+        self.is_changed = true;
     }
 
     fn remove(&mut self, key: &ResourceKey, at: Revision) {

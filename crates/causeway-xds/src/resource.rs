@@ -27,8 +27,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use causeway_model::{
-    Instance, InstanceId, InstanceKey, Kind, Name, Object, ObjectKey, ParentKind, ResourceKey, Revision,
-    Revocations, ServiceKey, Snapshot, codec,
+    AccessPolicy, Instance, InstanceId, InstanceKey, Kind, Name, Object, ObjectKey, ParentKind, ResourceKey,
+    Revision, Revocations, ServiceKey, Snapshot, Spec, codec,
 };
 use minicbor::{Decode, Encode};
 
@@ -281,7 +281,7 @@ pub fn payload(snapshot: &Snapshot, key: &ResourceKey) -> Option<(Revision, Byte
                 key: object.key.clone(),
                 origin: object.origin.clone(),
                 revision: object.revision,
-                spec: object.spec.clone(),
+                spec: with_wholes(snapshot, &object.spec),
                 conditions: Vec::new(),
                 written: String::new(),
             };
@@ -292,6 +292,15 @@ pub fn payload(snapshot: &Snapshot, key: &ResourceKey) -> Option<(Revision, Byte
             Some((listed.revision, codec::encode(&listed).into()))
         }
     }
+}
+
+/// A policy that names a part of a service guards the whole, whose sidecars know nothing of parts. That a target is a part stands in
+/// the policy's conditions, so its revision changes when that does.
+fn with_wholes(snapshot: &Snapshot, spec: &Spec) -> Spec {
+    let Spec::AccessPolicy(policy) = spec else { return spec.clone() };
+    let wholes = policy.targets.iter().filter_map(|target| snapshot.whole_of(target));
+    let targets = policy.targets.iter().cloned().chain(wholes).collect();
+    Spec::AccessPolicy(AccessPolicy { targets, ..policy.clone() })
 }
 
 /// Decodes the payload of `key`.

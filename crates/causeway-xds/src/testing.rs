@@ -86,7 +86,7 @@ pub(crate) fn secret() -> Spec {
 
 pub(crate) fn policy(targets: &[&str]) -> Spec {
     let targets = targets.iter().map(|name| service(name)).collect();
-    Spec::AccessPolicy(AccessPolicy { targets, allow: vec![], is_dry_run: false, namespaces: vec![] })
+    Spec::AccessPolicy(AccessPolicy { targets, allow: vec![], is_dry_run: false, ..AccessPolicy::default() })
 }
 
 pub(crate) fn subset(of: Option<&str>) -> Spec {
@@ -138,7 +138,10 @@ impl Edit {
             snapshot.put_object(object(kind, some_name(n), spec, at));
         };
         match self {
-            Edit::Service(n, of) => put(snapshot, Kind::Service, *n, subset(of.map(some_name))),
+            Edit::Service(n, of) => {
+                put(snapshot, Kind::Service, *n, subset(of.map(some_name)));
+                reconsider(snapshot, &service(some_name(*n)), Revision::new(at));
+            }
             Edit::Instance(n, id) => snapshot.put_instance(instance(some_name(*n), &id.to_string(), at)),
             Edit::Route(n, parents, backends) => {
                 let kind = |is_gateway| if is_gateway { ParentKind::Gateway } else { ParentKind::Service };
@@ -166,6 +169,18 @@ impl Edit {
     }
 }
 
+/// What the registry does when something changes that policies name: their conditions change, and so do their revisions.
+fn reconsider(snapshot: &mut Snapshot, named: &ServiceKey, at: Revision) {
+    let names = |object: &&Arc<Object>| match &object.spec {
+        Spec::AccessPolicy(policy) => policy.targets.contains(named),
+        _ => false,
+    };
+    let policies: Vec<_> = snapshot.objects_of(Kind::AccessPolicy).filter(names).cloned().collect();
+    for policy in policies {
+        snapshot.put_object(Arc::new(Object { revision: at, ..(*policy).clone() }));
+    }
+}
+
 fn remove(snapshot: &mut Snapshot, n: usize, at: Revision) {
     let objects = snapshot.objects().count();
     let total = objects + snapshot.instance_count();
@@ -176,6 +191,9 @@ fn remove(snapshot: &mut Snapshot, n: usize, at: Revision) {
     if n < objects {
         let key = snapshot.objects().nth(n).unwrap().key.clone();
         snapshot.remove_object(&key, at);
+        if key.kind == Kind::Service {
+            reconsider(snapshot, &ServiceKey::new(key.namespace, key.name), at);
+        }
     } else {
         let key = snapshot.instances().nth(n - objects).unwrap().key.clone();
         snapshot.remove_instance(&key, at);

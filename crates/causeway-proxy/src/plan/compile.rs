@@ -10,11 +10,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use causeway_filters::access::Access;
+use causeway_filters::access::{self, Access};
 use causeway_identity::Credentials;
 use causeway_model::{
-    ConditionKind, Gateway, HttpRoute, Kind, Listener, ListenerProtocol, Locality, Object, ObjectKey,
-    ParentKind, ParentRef, PathMatch, RequestMatch, ResourceKey, ServiceKey, Snapshot, Spec,
+    AccessPolicy, ConditionKind, Gateway, HttpRoute, Kind, Listener, ListenerProtocol, Locality, Object,
+    ObjectKey, ParentKind, ParentRef, PathMatch, RequestMatch, ResourceKey, Revision, ServiceKey, Snapshot,
+    Spec,
 };
 
 use super::policy::Policies;
@@ -120,7 +121,9 @@ impl Compiler {
             Role::Sidecar(sidecar) => {
                 rules.mesh = mesh(picture, &sidecar.service, &mut rules.problems);
                 rules.own = self.policies.of_service(&sidecar.service, None);
-                rules.access = Some(Arc::new(access(snapshot, &sidecar.service)));
+                // Before the first picture nobody knows what guards the app.
+                let is_known = snapshot.revision() > Revision::default();
+                rules.access = is_known.then(|| Arc::new(access(snapshot, &sidecar.service)));
             }
             Role::Client { source } => rules.mesh = mesh(picture, source, &mut rules.problems),
         }
@@ -131,7 +134,8 @@ impl Compiler {
 
 /// The services that changed since `last`, or `None` when documents did (or nobody knows).
 fn changed_services(snapshot: &Snapshot, last: &Plan) -> Option<BTreeSet<ServiceKey>> {
-    if snapshot.revision() < last.revision {
+    // The plan before the first picture knows of no rule at all.
+    if snapshot.revision() < last.revision || last.revision == Revision::default() {
         return None;
     }
     let mut changed = BTreeSet::new();
@@ -171,13 +175,23 @@ fn routes(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<Object>, &HttpRoute
 }
 
 fn access(snapshot: &Snapshot, service: &ServiceKey) -> Access {
-    let policies = snapshot.objects_of(Kind::AccessPolicy).filter_map(|object| match &object.spec {
-        Spec::AccessPolicy(policy) => {
-            Some((format!("{}/{}", object.key.namespace, object.key.name), policy.clone()))
-        }
+    let documents = snapshot.objects_of(Kind::AccessPolicy).filter_map(|object| match &object.spec {
+        Spec::AccessPolicy(policy) => Some(access::Document {
+            name: format!("{}/{}", object.key.namespace, object.key.name).into(),
+            place: object.origin.to_string(),
+            policy: guarding_wholes(snapshot, policy),
+        }),
         _ => None,
     });
-    Access::new(service.clone(), policies)
+    Access::new(service.clone(), documents)
+}
+
+/// A part of a service has no sidecar of its own: a policy that names one guards the whole. (A picture that was cut for one sidecar
+/// does not hold the part's declaration; whoever cut it has put the whole beside it.)
+fn guarding_wholes(snapshot: &Snapshot, policy: &AccessPolicy) -> AccessPolicy {
+    let wholes = policy.targets.iter().filter_map(|target| snapshot.whole_of(target));
+    let targets = policy.targets.iter().cloned().chain(wholes).collect();
+    AccessPolicy { targets, ..policy.clone() }
 }
 
 /// What rules are made of.

@@ -120,7 +120,7 @@ async fn policies_allow_refuse_and_try() {
             targets: vec![House::key("cart")],
             allow,
             is_dry_run,
-            namespaces: vec![],
+            ..AccessPolicy::default()
         })
     };
     house.put("guard", policy("orders", false));

@@ -140,7 +140,7 @@ async fn an_early_refusal_inside_the_mesh_reaches_a_caller_that_still_sends() {
         targets: vec![House::key("pay")],
         allow: vec![],
         is_dry_run: false,
-        namespaces: vec![],
+        ..AccessPolicy::default()
     };
     house.put("guard", Spec::AccessPolicy(nobody));
     caught_up(&house, &pay).await;

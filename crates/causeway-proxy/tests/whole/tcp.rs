@@ -253,7 +253,7 @@ async fn policies_speak_of_bytes_too() {
         let methods = methods.iter().map(|method| (*method).to_owned()).collect();
         let allow = vec![AccessRule { methods, ..AccessRule::default() }];
         let targets = vec![House::key("db")];
-        Spec::AccessPolicy(AccessPolicy { targets, allow, is_dry_run: false, namespaces: vec![] })
+        Spec::AccessPolicy(AccessPolicy { targets, allow, ..AccessPolicy::default() })
     };
     house.put("guard", policy(&["GET"]));
     caught_up(&house, &db).await;

@@ -44,8 +44,12 @@ fn registration() -> impl Strategy<Value = Registration> {
 }
 
 fn spec() -> impl Strategy<Value = (String, Spec)> {
-    let policy =
-        || AccessPolicy { targets: vec![service()], allow: vec![], is_dry_run: false, namespaces: vec![] };
+    let policy = || AccessPolicy {
+        targets: vec![service()],
+        allow: vec![],
+        is_dry_run: false,
+        ..AccessPolicy::default()
+    };
     prop_oneof![
         Just(("t".to_owned(), Spec::Topic(Topic::default()))),
         Just(("public".to_owned(), gateway("causeway"))),

@@ -605,8 +605,12 @@ fn conditions_follow_what_comes_and_goes_and_keep_their_time() {
 #[test]
 fn a_policy_without_a_target_is_not_accepted_and_fails_closed() {
     let mut house = House::new();
-    let policy =
-        AccessPolicy { targets: vec![service()], allow: vec![], is_dry_run: false, namespaces: vec![] };
+    let policy = AccessPolicy {
+        targets: vec![service()],
+        allow: vec![],
+        is_dry_run: false,
+        ..AccessPolicy::default()
+    };
     house.say(apply(vec![proposed("p", Spec::AccessPolicy(policy), api())])).unwrap();
     let of = object(Kind::AccessPolicy, "p");
     let accepted = house.condition(&of, ConditionKind::Accepted);
@@ -617,7 +621,7 @@ fn a_policy_without_a_target_is_not_accepted_and_fails_closed() {
 }
 
 #[test]
-fn a_policy_for_a_part_of_a_service_says_that_it_guards_nothing() {
+fn a_policy_for_a_part_of_a_service_says_that_it_guards_the_whole() {
     let mut house = House::new();
     house.say(Command::Register(by_ttl("a"))).unwrap();
     let subset = causeway_model::Subset { of: service().name, version: Some("v1".into()), tags: vec![] };
@@ -627,11 +631,38 @@ fn a_policy_for_a_part_of_a_service_says_that_it_guards_nothing() {
         targets: vec![target],
         allow: vec![],
         is_dry_run: false,
-        namespaces: vec![],
+        ..AccessPolicy::default()
     });
     house.say(apply(vec![proposed("part", part, api()), proposed("p", policy, api())])).unwrap();
+    let of = object(Kind::AccessPolicy, "p");
+    assert!(house.condition(&of, ConditionKind::Accepted).is_true);
+    let resolved = house.condition(&of, ConditionKind::ResolvedRefs);
+    assert_eq!((resolved.is_true, resolved.reason.as_str()), (false, "TargetIsSubset"));
+    let before = house.machine.snapshot.object(&of).unwrap().revision;
+    // Another whole: the policy is sent anew.
+    let name = causeway_model::Name::new("cart").unwrap();
+    let subset = causeway_model::Subset { of: name, version: None, tags: vec![] };
+    let part = Spec::Service(causeway_model::Service { subset: Some(subset), ..Default::default() });
+    house.say(apply(vec![proposed("part", part, api())])).unwrap();
+    assert!(house.condition(&of, ConditionKind::ResolvedRefs).message.contains("part of default/cart"));
+    assert!(house.machine.snapshot.object(&of).unwrap().revision > before);
+}
+
+#[test]
+fn a_broken_policy_says_so() {
+    let mut house = House::new();
+    house.say(Command::Register(by_ttl("a"))).unwrap();
+    let broken = Some("p.yaml:3: allow is missing [CW-1002]".to_owned());
+    let policy =
+        Spec::AccessPolicy(AccessPolicy { targets: vec![service()], broken, ..AccessPolicy::default() });
+    house.say(apply(vec![proposed("p", policy, api())])).unwrap();
     let accepted = house.condition(&object(Kind::AccessPolicy, "p"), ConditionKind::Accepted);
-    assert_eq!((accepted.is_true, accepted.reason.as_str()), (false, "TargetIsSubset"));
+    assert_eq!((accepted.is_true, accepted.reason.as_str()), (false, "Invalid"));
+    assert!(
+        accepted.message.contains("p.yaml:3") && accepted.message.ends_with("[CW-1218]"),
+        "{}",
+        accepted.message
+    );
 }
 
 #[test]

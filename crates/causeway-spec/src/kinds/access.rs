@@ -29,7 +29,7 @@ pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Optio
     let is_dry_run = f.take("dryRun").and_then(|at| at.boolean(r)).unwrap_or(false);
     f.done(r);
     let (services, namespaces) = split(targets?);
-    Some(AccessPolicy { targets: services, allow: allow?, is_dry_run, namespaces })
+    Some(AccessPolicy { targets: services, allow: allow?, is_dry_run, namespaces, broken: None })
 }
 
 /// What a policy guards.

@@ -160,8 +160,12 @@ impl World {
         }
         let allow =
             vec![AccessRule { from: vec![], methods: vec!["GET".into()], paths: vec![], ports: vec![] }];
-        let policy =
-            AccessPolicy { targets: vec![House::key(APP)], allow, is_dry_run: false, namespaces: vec![] };
+        let policy = AccessPolicy {
+            targets: vec![House::key(APP)],
+            allow,
+            is_dry_run: false,
+            ..AccessPolicy::default()
+        };
         self.apply(vec![proposed(POLICY, Spec::AccessPolicy(policy))]).await
     }
 

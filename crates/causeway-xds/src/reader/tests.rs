@@ -238,6 +238,39 @@ fn what_does_not_decode_is_rejected_and_the_last_good_one_stays() {
     assert_eq!(rejected, [3]);
 }
 
+/// What a policy says that cannot be read is not known, but that it guards us is.
+#[test]
+fn a_policy_that_does_not_decode_and_never_did_closes() {
+    let (mut reader, mut machine) = (reader(Role::Sidecar(service("a")), None), machine("0"));
+    let mut snapshot = Snapshot::default();
+    snapshot.put_object(object(Kind::AccessPolicy, "p", policy(&["a", "b"]), 3));
+    let snapshot = Arc::new(snapshot);
+    for request in reader.connect() {
+        machine.hear(NOW, request).unwrap();
+    }
+    let mut messages = machine.speak(NOW, &snapshot);
+    let damaged = messages.iter_mut().find(|message| !message.resources.is_empty()).unwrap();
+    damaged.resources[0].resource.as_mut().unwrap().value = "nonsense".into();
+    let mut answers = Vec::new();
+    messages.into_iter().for_each(|message| answers.extend(reader.hear(message)));
+    quiet(&mut reader, &mut machine, &snapshot, answers);
+    let held = reader.publish().snapshot;
+    let Spec::AccessPolicy(guard) = &held.objects_of(Kind::AccessPolicy).next().unwrap().spec else {
+        panic!("no policy")
+    };
+    assert_eq!((&guard.targets, guard.allow.len(), guard.is_dry_run), (&vec![service("a")], 0, false));
+    assert!(guard.broken.as_ref().unwrap().contains("CW-1606"), "{guard:?}");
+    // The next stream brings the real one.
+    let mut machine = self::machine("0");
+    let first = reader.connect();
+    quiet(&mut reader, &mut machine, &snapshot, first);
+    let held = reader.publish().snapshot;
+    let Spec::AccessPolicy(guard) = &held.objects_of(Kind::AccessPolicy).next().unwrap().spec else {
+        panic!("no policy")
+    };
+    assert_eq!((guard.targets.len(), &guard.broken), (2, &None));
+}
+
 #[test]
 fn damaged_pictures_are_refused() {
     let mut reader = reader(Role::Sidecar(service("a")), None);

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use causeway_model::{Kind, ParentKind};
+use causeway_model::{Kind, ParentKind, Spec};
 use proptest::prelude::*;
 
 use super::*;
@@ -373,4 +373,36 @@ fn another_lineage_is_sent_again_in_full() {
     }
     let resent: usize = other.speak(NOW, &snapshot).iter().map(|message| message.resources.len()).sum();
     assert_eq!(resent, 3);
+}
+
+#[test]
+fn policies_reach_whoever_they_guard_by_name_by_namespace_or_as_a_whole() {
+    let mut snapshot = Snapshot::default();
+    snapshot.put_object(object(Kind::AccessPolicy, "own", policy(&["a"]), 1));
+    snapshot.put_object(object(Kind::AccessPolicy, "other", policy(&["b"]), 2));
+    snapshot.put_object(object(Kind::Service, "a-v2", subset(Some("a")), 3));
+    snapshot.put_object(object(Kind::AccessPolicy, "part", policy(&["a-v2"]), 4));
+    for (n, namespace) in ["default", "elsewhere"].into_iter().enumerate() {
+        let namespaces = vec![causeway_model::Name::new(namespace).unwrap()];
+        let whole = causeway_model::AccessPolicy { namespaces, ..Default::default() };
+        snapshot.put_object(object(Kind::AccessPolicy, namespace, Spec::AccessPolicy(whole), n as u64 + 5));
+    }
+    let snapshot = Arc::new(snapshot);
+    let (mut machine, mut client) = (machine(), Client::default());
+    machine.hear(NOW, client.subscribe(&Subscription::PoliciesOf(service("a")))).unwrap();
+    let mut guarded = Vec::new();
+    for message in machine.speak(NOW, &snapshot) {
+        for told in &message.resources {
+            let key = resource::parse_name(ResourceType::AccessPolicy, &told.name).unwrap();
+            let decoded = resource::decode(&key, &told.resource.as_ref().unwrap().value).unwrap();
+            let resource::Decoded::Object(object) = decoded else { panic!("not an object") };
+            let Spec::AccessPolicy(policy) = &object.spec else { panic!("not a policy") };
+            let is_by_name = policy.targets.contains(&service("a"));
+            guarded.push((object.key.name.to_string(), is_by_name));
+        }
+        client.apply(message);
+    }
+    guarded.sort();
+    let expected = [("default", false), ("own", true), ("part", true)];
+    assert_eq!(guarded, expected.map(|(name, is_by_name)| (name.to_owned(), is_by_name)));
 }
