@@ -60,6 +60,9 @@ pub enum SpanKind {
     /// A request that went out.
     #[n(1)]
     Client,
+    /// What several requests belong to that went out.
+    #[n(2)]
+    Internal,
 }
 
 impl SpanKind {
@@ -68,6 +71,7 @@ impl SpanKind {
         match self {
             SpanKind::Server => "server",
             SpanKind::Client => "client",
+            SpanKind::Internal => "internal",
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn account(facts: &Facts, ended: Instant, now: Timestamp, seen_by: &S
     Failure {
         at: Timestamp::from_millis(now.as_millis().saturating_sub(took.as_millis() as u64)),
         request_id: facts.request_id().to_owned(),
-        trace_id: facts.trace_id().to_owned(),
+        trace_id: facts.trace.id().to_owned(),
         side: side(&facts.inlet.way, seen_by),
         seen_by: seen_by.clone(),
         instance: String::new(),

@@ -23,6 +23,7 @@ use self::retry::retry_wait;
 use crate::balance::{Ask, Group};
 use crate::body::Inflow;
 use crate::endpoint::InFlight;
+use crate::inlet::Way;
 use crate::limits;
 use crate::outgoing::Head;
 use crate::settle::Settle;
@@ -67,6 +68,7 @@ pub(crate) async fn deliver(
         settle.in_flight = Some(InFlight::new(&endpoint.vitals, now));
         let has_more = attempt < retries;
         let keep = has_more && (is_idempotent || endpoint.is_mesh() || !rule.retry_codes.is_empty());
+        let span = begin_span(settle, head.as_mut());
         let sent = try_once(delivery, endpoint, attempt > 0, &mut head, keep, &mut body, begun).await;
         let outcome = match sent {
             Ok(mut response) => {
@@ -80,7 +82,7 @@ pub(crate) async fn deliver(
             Err(failure) => Outcome::Failed(failure),
         };
         note(delivery, endpoint, &outcome, begun);
-        let lap = Lap { begun, ended: Instant::now(), span: 0 };
+        let lap = Lap { begun, ended: Instant::now(), span };
         settle.story.attempt(endpoint, lap, outcome.end());
         let wait = match &outcome {
             Outcome::Good(..) => None,
@@ -99,6 +101,14 @@ pub(crate) async fn deliver(
         }
     }
     unreachable!("the loop ends by a return")
+}
+
+/// The span of an attempt, which the endpoint is told; 0 when the request is not traced, or is told already.
+fn begin_span(settle: &Settle, head: Option<&mut Head>) -> u64 {
+    match (head, &settle.inlet.way) {
+        (_, Way::Inbound) | (None, _) => 0,
+        (Some(head), _) => settle.trace.stamp(&mut head.headers, |_| settle.worker.seed().u64() | 1),
+    }
 }
 
 /// What the caller learns. That the last attempt was not sent is not the whole truth when an earlier one may have been processed.

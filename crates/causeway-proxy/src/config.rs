@@ -58,6 +58,40 @@ pub struct Sidecar {
     pub may_move: bool,
 }
 
+/// Which requests are traced, and where spans go.
+#[derive(Clone, Debug)]
+pub struct Tracing {
+    /// Share of requests without a trace of their own whose trace is kept, 0 to 1. At 0 no traces are made; those that come are
+    /// passed on and, when they are flagged, kept.
+    pub ratio: f64,
+    /// So many a second are kept whatever the ratio says: where there are few, each is wanted.
+    pub few_per_second: u32,
+    /// Most requests a second of each worker that are kept because they come flagged so.
+    pub follow_per_second: u32,
+    /// A collector that is sent all spans; without one they are reported to the node alone.
+    pub otlp: Option<Otlp>,
+}
+
+impl Default for Tracing {
+    /// One in a hundred, and at least a few: what a busy mesh can afford and a quiet one can look at.
+    fn default() -> Self {
+        Tracing { ratio: 0.01, few_per_second: 5, follow_per_second: 50, otlp: None }
+    }
+}
+
+/// A collector of OpenTelemetry data.
+#[derive(Clone, Debug)]
+pub struct Otlp {
+    /// `http://host:port` or `https://…`, with the path where there is one.
+    pub endpoint: String,
+    /// Whether it is gRPC that is spoken there; protobuf over HTTP/1.1 otherwise.
+    pub is_grpc: bool,
+    /// Fields of each request, such as a key.
+    pub headers: Vec<(String, String)>,
+    /// PEM of the roots to trust at `https`; the machine's own when not said.
+    pub roots: Option<String>,
+}
+
 /// Everything a proxy is told.
 pub struct Options {
     /// What it does.
@@ -86,6 +120,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Where access records go, one JSON line each, written from a thread of its own; `None` writes none.
     pub records: Option<Box<dyn Write + Send>>,
+    /// Traces.
+    pub tracing: Tracing,
 }
 
 impl Options {
@@ -105,6 +141,7 @@ impl Options {
             mesh_suffix: "mesh".into(),
             admin: None,
             records: None,
+            tracing: Tracing::default(),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use causeway_wire::trace;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
@@ -12,6 +11,7 @@ use crate::entry::Pass;
 use crate::inlet::Inlet;
 use crate::plan::{Rule, Service};
 use crate::story::Story;
+use crate::trace::Trace;
 
 /// What is known of a request.
 pub(crate) struct Facts {
@@ -22,8 +22,7 @@ pub(crate) struct Facts {
     pub host: Option<HeaderValue>,
     pub path: Option<PathAndQuery>,
     pub request_id: Option<HeaderValue>,
-    /// The request's `traceparent`.
-    pub trace: Option<HeaderValue>,
+    pub trace: Trace,
     pub rule: Option<Arc<Rule>>,
     pub service: Option<Arc<Service>>,
     pub endpoint: Option<Arc<Endpoint>>,
@@ -56,7 +55,7 @@ impl Facts {
             host: None,
             path: None,
             request_id: None,
-            trace: None,
+            trace: Trace::default(),
             rule: None,
             service: None,
             endpoint: None,
@@ -82,10 +81,5 @@ impl Facts {
     /// Its `x-request-id`.
     pub(crate) fn request_id(&self) -> &str {
         self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("")
-    }
-
-    /// The id of its trace; empty when it has none.
-    pub(crate) fn trace_id(&self) -> &str {
-        self.trace.as_ref().and_then(trace::trace_id).unwrap_or("")
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_model::{Failure, ServiceKey, Timestamp};
+use causeway_model::{Failure, ServiceKey, Span, Timestamp};
 use causeway_wire::ProxyError;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -23,8 +23,8 @@ use crate::endpoint::Micros;
 use crate::facts::Facts;
 use crate::inlet::Way;
 use crate::limits::{
-    FAILURES_KEPT, FAILURES_TOLD_PER_SECOND, FAILURES_UNREPORTED_MAX, POLICIES_COUNTED_MAX,
-    RECORD_BATCH_BYTES,
+    FAILURES_KEPT, FAILURES_TOLD_PER_SECOND, FAILURES_UNREPORTED_MAX, LATE_TRACES_PER_SECOND,
+    POLICIES_COUNTED_MAX, RECORD_BATCH_BYTES, SPANS_KEPT_MAX,
 };
 use crate::reason;
 use crate::records::{self, Sink};
@@ -48,6 +48,7 @@ struct Pages {
     decisions: Decisions,
     failures: VecDeque<Arc<Failure>>,
     unreported: Vec<Arc<Failure>>,
+    spans: Vec<Span>,
     telling: Telling,
     batch: Vec<u8>,
     batch_lines: u64,
@@ -82,12 +83,15 @@ pub(crate) enum Counted<'a> {
 struct Telling {
     grave: Allowance,
     slight: Allowance,
+    /// Failures whose spans are made late.
+    late: Allowance,
 }
 
 impl Default for Telling {
     fn default() -> Self {
         let allowance = || Allowance::per_second(FAILURES_TOLD_PER_SECOND / 2.0);
-        Telling { grave: allowance(), slight: allowance() }
+        let late = Allowance::per_second(LATE_TRACES_PER_SECOND);
+        Telling { grave: allowance(), slight: allowance(), late }
     }
 }
 
@@ -96,7 +100,7 @@ impl Ledger {
         Ledger { pages: Mutex::default() }
     }
 
-    /// Writes an ended request down; `now` is the wall-clock time of `ended`.
+    /// Writes an ended request down; `now` is the wall-clock time of `ended`. Says whether it failed so that its spans are wanted.
     pub(crate) fn enter(
         &self,
         facts: &Facts,
@@ -104,11 +108,12 @@ impl Ledger {
         now: Timestamp,
         seen_by: &ServiceKey,
         sink: Option<&Sink>,
-    ) {
+    ) -> bool {
         debug_assert!(reason::is_known(facts.reason), "reason.rs does not know {:?}", facts.reason);
         let took = ended.saturating_duration_since(facts.started);
         let micros = took.as_micros() as Micros;
         let mut pages = self.pages.lock();
+        let mut is_grave = false;
         let is_inbound = matches!(facts.inlet.way, Way::Inbound);
         match &facts.service {
             _ if facts.carried.is_some() => pages.enter_raw(facts, is_inbound),
@@ -132,10 +137,20 @@ impl Ledger {
         pages.decisions.refuse(&facts.refused_policies);
         if facts.status >= 500 || !facts.reason.is_empty() {
             pages.count_handshakes(facts);
-            pages.keep_failure(facts, ended, now, seen_by);
+            is_grave = pages.keep_failure(facts, ended, now, seen_by) && facts.status >= 500;
         }
         if let Some(sink) = sink {
             pages.record(now, facts, took, sink);
+        }
+        is_grave && pages.telling.late.take(ended)
+    }
+
+    /// Keeps spans until they are collected.
+    pub(crate) fn keep_spans(&self, spans: Vec<Span>) {
+        let mut pages = self.pages.lock();
+        match pages.spans.len() + spans.len() <= SPANS_KEPT_MAX {
+            true => pages.spans.extend(spans),
+            false => pages.other.tally(Tally::LostSpan, spans.len() as u64),
         }
     }
 
@@ -207,6 +222,11 @@ impl Ledger {
         self.pages.lock().failures.iter().cloned().collect()
     }
 
+    /// Spans since the last call.
+    pub(crate) fn take_spans(&self) -> Vec<Span> {
+        std::mem::take(&mut self.pages.lock().spans)
+    }
+
     /// Failures since the last call, at most so many.
     pub(crate) fn take_failures(&self) -> Vec<Arc<Failure>> {
         std::mem::take(&mut self.pages.lock().unreported)
@@ -269,11 +289,12 @@ impl Pages {
         }
     }
 
-    fn keep_failure(&mut self, facts: &Facts, ended: Instant, now: Timestamp, seen_by: &ServiceKey) {
+    /// Whether it was told.
+    fn keep_failure(&mut self, facts: &Facts, ended: Instant, now: Timestamp, seen_by: &ServiceKey) -> bool {
         let allowance = if facts.status >= 500 { &mut self.telling.grave } else { &mut self.telling.slight };
         if !allowance.take(ended) {
             self.other.tally(Tally::UntoldFailure, 1);
-            return;
+            return false;
         }
         if self.failures.len() == FAILURES_KEPT {
             self.failures.pop_front();
@@ -283,6 +304,7 @@ impl Pages {
             self.unreported.push(failure.clone());
         }
         self.failures.push_back(failure);
+        true
     }
 
     fn record(&mut self, now: Timestamp, facts: &Facts, took: Duration, sink: &Sink) {

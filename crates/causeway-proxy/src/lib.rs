@@ -69,8 +69,9 @@ mod series;
 mod settle;
 mod sniff;
 mod socket;
-mod spare;
 #[cfg(target_os = "linux")]
+mod spans;
+mod spare;
 mod splice;
 mod story;
 mod summary;
@@ -78,6 +79,7 @@ mod tally;
 mod tcp;
 mod tls;
 mod token;
+mod trace;
 mod transparent;
 mod trouble;
 mod tunnel;
@@ -86,7 +88,7 @@ mod virtuals;
 mod vitals;
 mod worker;
 
-pub use config::{Options, Role, Sidecar};
+pub use config::{Options, Otlp, Role, Sidecar, Tracing};
 pub use error::Error;
 pub use naming::Named;
 pub use proxy::Proxy;

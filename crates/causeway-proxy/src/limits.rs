@@ -90,6 +90,12 @@ pub(crate) const SERIES_POLICIES_MAX: usize = 32;
 pub(crate) const RECORD_BATCH_BYTES: usize = 64 * 1024;
 /// Longest time a record waits in a batch.
 pub(crate) const RECORD_BATCH_AGE: Duration = Duration::from_millis(200);
+/// How often allowances of the request path are filled again: with each batch.
+pub(crate) const REFILLS_PER_SECOND: u32 = 5;
+/// Spans that each worker keeps until they are collected, some 1 kB each.
+pub(crate) const SPANS_KEPT_MAX: usize = 2_048;
+/// Failures a second of each worker whose spans are made though they were not sampled.
+pub(crate) const LATE_TRACES_PER_SECOND: f64 = 20.0;
 /// Batches that may wait for the writer; more are dropped and counted.
 pub(crate) const RECORD_BATCHES_MAX: usize = 64;
 /// Failures that each worker keeps for `causeway why`; some 2 kB each.

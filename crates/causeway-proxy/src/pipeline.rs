@@ -36,6 +36,7 @@ use crate::plan::{Plan, Rule, Service};
 use crate::reply::{Refused, give, refuse};
 use crate::routes::Query;
 use crate::settle::{Settle, start};
+use crate::trace::Trace;
 use crate::upload::Upload;
 use crate::worker::Worker;
 
@@ -200,11 +201,14 @@ pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
     let seed = settle.worker.seed();
     let known = parts.headers.get_mut(&REQUEST_ID).filter(|id| trace::is_request_id(id)).map(mark_once);
     let traced = parts.headers.get_mut(&TRACEPARENT).filter(|parent| trace::trace_id(parent).is_some());
-    let is_traced = traced.map(mark_once).is_some();
-    if known.is_none() || !is_traced {
-        let (id, parent) = trace::new_trace([seed.u64(), seed.u64(), seed.u64()]);
-        if !is_traced {
-            parts.headers.insert(&TRACEPARENT, parent);
+    let traced = traced.map(mark_once);
+    let is_kept = if traced.is_none() { settle.worker.sampler.begins(seed.u64()) } else { None };
+    if known.is_none() || is_kept.is_some() {
+        let random = [seed.u64(), seed.u64(), seed.u64()];
+        let (id, parent) = trace::new_trace(random, is_kept == Some(true));
+        if let Some(is_kept) = is_kept {
+            parts.headers.insert(&TRACEPARENT, parent.clone());
+            settle.trace = Trace::begin(parent, is_kept);
         }
         if known.is_none() {
             parts.headers.insert(&REQUEST_ID, id.clone());
@@ -214,7 +218,17 @@ pub(crate) fn identify(parts: &mut request::Parts, settle: &mut Settle) {
     if known.is_some() {
         settle.request_id = known;
     }
-    settle.trace = parts.headers.get(&TRACEPARENT).cloned();
+    if let Some(parent) = traced {
+        let sampler = &settle.worker.sampler;
+        settle.trace = Trace::follow(&parts.headers, parent, sampler, seed.u64());
+    }
+    if settle.trace.kept().is_some() {
+        settle.story.tell_all();
+        // In front of its app a sidecar has no attempts of its own: the app is called under the request's span.
+        if matches!(settle.inlet.way, Way::Inbound) {
+            settle.trace.stamp(&mut parts.headers, |kept| kept.span);
+        }
+    }
 }
 
 /// A value that no second message will have: HTTP/2 is not to remember it (see `trace`).

@@ -110,6 +110,7 @@ impl Proxy {
             edge: vec![Arc::new(Forwarded), Arc::new(Caller)],
             outgoing: vec![Arc::new(Caller)],
             is_draining: AtomicBool::new(false),
+            tracing: options.tracing,
         });
         shared.renew_wall();
         if let Role::Sidecar(sidecar) = &role {
@@ -299,12 +300,14 @@ impl Proxy {
         TrafficReport { edges }
     }
 
-    /// Single requests that somebody should hear of, since the last call: those that failed.
+    /// Single requests that somebody should hear of, since the last call: those that failed, and the spans of
+    /// those that are traced.
     pub fn observations(&self) -> Observations {
         let mut seen = Observations::default();
         for worker in &self.inner.workers {
             let failures = worker.ledger.take_failures();
             seen.failures.extend(failures.into_iter().map(Arc::unwrap_or_clone));
+            seen.spans.extend(worker.ledger.take_spans());
         }
         seen
     }
@@ -406,6 +409,7 @@ async fn tidy(worker: Arc<Worker>) {
     loop {
         tokio::time::sleep(limits::RECORD_BATCH_AGE).await;
         since += limits::RECORD_BATCH_AGE;
+        worker.sampler.refill();
         if let Some(sink) = &worker.shared.records {
             worker.ledger.flush(sink);
         }

@@ -12,6 +12,7 @@ use crate::facts::Facts;
 use crate::gate::Place;
 use crate::inlet::Inlet;
 use crate::reason;
+use crate::spans::of_request;
 use crate::worker::Worker;
 
 /// A request that runs: what is known of it, which reads as its own, and what it holds of others.
@@ -65,13 +66,18 @@ impl Settle {
     fn write_down(&mut self, ended: Instant) {
         self.is_done = true;
         let shared = &self.worker.shared;
-        self.worker.ledger.enter(
-            &self.facts,
-            ended,
-            shared.wall(ended),
-            &shared.source,
-            shared.records.as_ref(),
-        );
+        let ledger = &self.worker.ledger;
+        let now = shared.wall(ended);
+        let failed = ledger.enter(&self.facts, ended, now, &shared.source, shared.records.as_ref());
+        let late = match self.facts.trace.kept() {
+            None if failed => self.facts.trace.late(self.worker.seed().u64()),
+            _ => None,
+        };
+        if let Some(kept) = self.facts.trace.kept().or(late.as_ref()) {
+            let mut spans = Vec::new();
+            of_request(&mut spans, &self.facts, kept, ended, shared);
+            ledger.keep_spans(spans);
+        }
     }
 }
 

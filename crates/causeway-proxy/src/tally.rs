@@ -40,6 +40,8 @@ tallies! {
     RawBytesSent = "tcp_bytes_sent";
     /// Bytes that services sent on connections of bytes.
     RawBytesReceived = "tcp_bytes_received";
+    /// Spans that were too many to be kept until they were sent.
+    LostSpan = "spans_lost";
     /// Failures that were too many to be told in full.
     UntoldFailure = "failures_untold";
 }

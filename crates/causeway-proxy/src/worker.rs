@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::balance::Group;
 use crate::bell::Bell;
+use crate::config::Tracing;
 use crate::date::Date;
 use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport};
 use crate::gate::Gate;
@@ -32,6 +33,7 @@ use crate::pool::Pool;
 use crate::records::Sink;
 use crate::spare::Spare;
 use crate::tls::MeshTls;
+use crate::trace::Sampler;
 use crate::virtuals::Virtuals;
 
 /// What all workers of a proxy share: read, or written so seldom that nobody waits.
@@ -65,6 +67,7 @@ pub(crate) struct Shared {
     pub edge: Chain,
     pub outgoing: Chain,
     pub is_draining: AtomicBool,
+    pub tracing: Tracing,
 }
 
 /// The sidecar's app.
@@ -111,6 +114,7 @@ pub(crate) struct Worker {
     pub pool: Pool,
     pub spare: Spare,
     pub ledger: Ledger,
+    pub sampler: Sampler,
     pub date: Date,
     /// The proxy's, made anew for each worker: field values of one origin share a counter, which all workers would write.
     pub pseudonym: Pseudonym,
@@ -129,6 +133,11 @@ impl Shared {
     /// Wall-clock time of a moment, without asking the clock again.
     pub(crate) fn wall(&self, at: Instant) -> Timestamp {
         Timestamp::from_millis(self.wall_at_origin.load(Relaxed) + self.micros(at) / 1000)
+    }
+
+    /// The same in microseconds since 1970.
+    pub(crate) fn wall_micros(&self, at: Instant) -> u64 {
+        self.wall_at_origin.load(Relaxed) * 1000 + self.micros(at)
     }
 
     /// Follows the wall clock where it was set.
@@ -184,10 +193,12 @@ impl Worker {
         let (net, own, tls) = (shared.net.clone(), shared.own.clone(), shared.tls.clone());
         let pool = Pool::new(net, own, tls, scopes.upstream.clone(), scopes.bell.clone());
         let pseudonym = Pseudonym::new(shared.via);
+        let sampler = Sampler::new(&shared.tracing, limits::REFILLS_PER_SECOND);
         Arc::new(Worker {
             shared,
             pool,
             spare: Spare::default(),
+            sampler,
             ledger: Ledger::new(),
             date: Date::new(),
             pseudonym,

@@ -11,8 +11,22 @@ pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from outside; a longer one is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// The trace id in a valid `traceparent` (version 00 or one that begins like it).
-pub fn trace_id(value: &HeaderValue) -> Option<&str> {
+/// `tracestate`.
+pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What a `traceparent` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context<'a> {
+    /// 32 hexadecimal digits.
+    pub trace: &'a str,
+    /// The span that the request belongs to; never 0.
+    pub span: u64,
+    /// Whether somebody before us keeps spans of it.
+    pub is_sampled: bool,
+}
+
+/// Reads a `traceparent` (version 00 or one that begins like it).
+pub fn read(value: &HeaderValue) -> Option<Context<'_>> {
     let bytes = value.as_bytes();
     let is_hex = |range: std::ops::Range<usize>| {
         bytes.get(range).is_some_and(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
@@ -31,7 +45,25 @@ pub fn trace_id(value: &HeaderValue) -> Option<&str> {
     if !is_valid {
         return None;
     }
-    std::str::from_utf8(&bytes[3..35]).ok()
+    let text = |range| std::str::from_utf8(&bytes[range]).ok();
+    let number = |range| u64::from_str_radix(text(range)?, 16).ok();
+    Some(Context { trace: text(3..35)?, span: number(36..52)?, is_sampled: number(53..55)? & 1 == 1 })
+}
+
+/// The trace id in a valid `traceparent`.
+pub fn trace_id(value: &HeaderValue) -> Option<&str> {
+    read(value).map(|context| context.trace)
+}
+
+/// The `traceparent` of a request that belongs to `span` of the trace of `parent`, a valid one, and is sampled.
+pub fn child(parent: &HeaderValue, span: u64) -> HeaderValue {
+    let mut text = [0_u8; 55];
+    text.copy_from_slice(&parent.as_bytes()[..55]);
+    // Whatever version it came in, this is what we understand.
+    text[..3].copy_from_slice(b"00-");
+    write_hex(span, &mut text[36..52]);
+    text[52..].copy_from_slice(b"-01");
+    once(HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes"))
 }
 
 /// Whether a request id from outside may be kept: short and printable, so that it can stand in logs.
@@ -42,14 +74,14 @@ pub fn is_request_id(value: &HeaderValue) -> bool {
 }
 
 /// A new request id and the `traceparent` of a trace of the same id, from 192 random bits.
-pub fn new_trace(random: [u64; 3]) -> (HeaderValue, HeaderValue) {
+pub fn new_trace(random: [u64; 3], is_sampled: bool) -> (HeaderValue, HeaderValue) {
     let mut text = [0_u8; 55];
     text[..3].copy_from_slice(b"00-");
     write_hex(random[0] | 1, &mut text[3..19]);
     write_hex(random[1], &mut text[19..35]);
     text[35] = b'-';
     write_hex(random[2] | 1, &mut text[36..52]);
-    text[52..].copy_from_slice(b"-01");
+    text[52..].copy_from_slice(if is_sampled { b"-01" } else { b"-00" });
     let shared = bytes::Bytes::copy_from_slice(&text);
     let id = HeaderValue::from_maybe_shared(shared.slice(3..35)).expect("hexadecimal digits");
     let parent = HeaderValue::from_maybe_shared(shared).expect("hexadecimal digits and dashes");
@@ -75,9 +107,26 @@ mod tests {
 
     #[test]
     fn what_we_make_is_valid_and_what_is_not_is_refused() {
-        let (id, parent) = new_trace([0, 0xabc, 0]);
+        let (id, parent) = new_trace([0, 0xabc, 0], true);
         assert_eq!(parent, "00-00000000000000010000000000000abc-0000000000000001-01");
         assert_eq!(trace_id(&parent), id.to_str().ok());
+        assert_eq!(read(&parent).map(|context| (context.span, context.is_sampled)), Some((1, true)));
+        let (_, parent) = new_trace([7, 7, 7], false);
+        assert!(parent.as_bytes().ends_with(b"-00") && !read(&parent).unwrap().is_sampled);
+        assert_eq!(
+            child(
+                &HeaderValue::from_static("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-x"),
+                0xab
+            ),
+            "00-0af7651916cd43dd8448eb211c80319c-00000000000000ab-01"
+        );
+        let context = Context {
+            trace: "0af7651916cd43dd8448eb211c80319c",
+            span: 0xb7ad_6b71_6920_3331,
+            is_sampled: true,
+        };
+        let value = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03");
+        assert_eq!(read(&value), Some(context));
         for wrong in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",

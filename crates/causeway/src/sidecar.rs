@@ -189,6 +189,7 @@ impl Process {
             mesh_suffix: "mesh".into(),
             admin: Some(join.listen_admin.unwrap_or_else(|| free_admin(me.admin))),
             records: records::sink(&join.data_path.access_log)?,
+            tracing: causeway_proxy::Tracing::default(),
         };
         let proxy = Proxy::start(options, &scope).await.map_err(|error| anyhow!("{error}"))?;
         let (inbound, outbound, admin) =

@@ -1,5 +1,8 @@
 //! What a proxy tells of requests: why they failed, how many there were, which way they took.
 
+use std::time::Duration;
+
+use causeway_model::{Attribute, Span, SpanKind};
 use causeway_proxy::Proxy;
 use causeway_testkit::House;
 use serde_json::Value;
@@ -198,4 +201,156 @@ async fn paths_and_hosts_make_no_series() {
     assert_eq!(series(&proxy.metrics()).len(), before);
     let seen = "http_server_request_duration_seconds_count{namespace=\"default\",service=\"public\",http_response_status_code=\"2xx\"} 2001";
     assert!(proxy.metrics().contains(seen), "{}", proxy.metrics());
+}
+
+/// What a span says of itself, for comparisons.
+fn attribute(span: &Span, name: &str) -> String {
+    match span.attributes.iter().find(|(known, _)| known == name) {
+        Some((_, Attribute::Text(text))) => text.clone(),
+        Some((_, Attribute::Number(number))) => number.to_string(),
+        None => String::new(),
+    }
+}
+
+fn parent_of(seen: &causeway_testkit::Seen) -> (String, u64) {
+    let text = seen.headers["traceparent"].to_str().unwrap();
+    (text[3..35].to_owned(), u64::from_str_radix(&text[36..52], 16).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_one_trace_from_the_gateway_to_the_last_app() {
+    let house = House::new();
+    let (front, back) = (house.app("front"), house.app("back"));
+    let front_sidecar = start_sidecar(&house, "front", 1, Some(&front)).await;
+    let back_sidecar = start_sidecar(&house, "back", 1, Some(&back)).await;
+    house.put("r", gateway_route(vec![rule("/", vec![backend("front", 1)])]));
+    let gateway = start_gateway(&house).await;
+    caught_up(&house, &front_sidecar).await;
+    let answer = house.ask(gateway_address(), "GET shop.test/a?secret=1").await;
+    assert_eq!(answer.status, 200);
+    // The app calls on, with the context that it was given.
+    let mut onward = House::request("GET http://back.mesh/b");
+    let context = front.seen()[0].headers["traceparent"].clone();
+    onward.headers_mut().insert("traceparent", context);
+    onward.headers_mut().insert("tracestate", "vendor=1".parse().unwrap());
+    let mut client =
+        causeway_testkit::Client::connect(&house.net(), front_sidecar.outbound_address().unwrap()).await;
+    assert_eq!(client.send(onward).await.unwrap().status, 200);
+    assert_eq!(back.seen()[0].headers["tracestate"], "vendor=1");
+
+    let at_gateway = gateway.observations().spans;
+    let at_front = front_sidecar.observations().spans;
+    let at_back = back_sidecar.observations().spans;
+    assert_eq!((at_gateway.len(), at_front.len(), at_back.len()), (2, 2, 1));
+    let [root, out] = at_gateway.as_slice() else { panic!() };
+    let [came_in, called] = at_front.as_slice() else { panic!() };
+    let [last] = at_back.as_slice() else { panic!() };
+    let chain = [root, out, came_in, called, last];
+    let kinds = chain.map(|span| span.kind);
+    use SpanKind::{Client, Server};
+    assert_eq!(kinds, [Server, Client, Server, Client, Server]);
+    assert_eq!(chain.map(|span| span.trace.to_string()), [answer.header("x-request-id"); 5]);
+    assert_eq!(chain.map(|span| span.parent), [0, root.id, out.id, came_in.id, called.id]);
+    assert_eq!(parent_of(&front.seen()[0]), (root.trace.to_string(), came_in.id));
+    assert_eq!(parent_of(&back.seen()[0]), (root.trace.to_string(), last.id));
+    assert_eq!((called.state.as_str(), last.state.as_str()), ("vendor=1", "vendor=1"));
+    assert_eq!(chain.map(|span| span.is_error), [false; 5]);
+    for (span, name, value) in [
+        (root, "http.request.method", "GET"),
+        (root, "url.path", "/a"),
+        (root, "server.address", "shop.test"),
+        (root, "http.response.status_code", "200"),
+        (root, "network.protocol.version", "1.1"),
+        (root, "causeway.route", "HTTPRoute default/r rule 1"),
+        (out, "causeway.endpoint", "front-1"),
+        (out, "causeway.transport", "mesh"),
+        (came_in, "network.protocol.version", "2"),
+        (came_in, "causeway.caller", "spiffe://house.test/ns/default/svc/public"),
+        (called, "server.address", "back.mesh"),
+        (called, "causeway.service", "default/back"),
+    ] {
+        assert_eq!(attribute(span, name), value, "{name} of {span:#?}");
+    }
+    let now = causeway_model::Timestamp::from(house.clock().now()).as_millis() * 1000;
+    assert!(chain.iter().all(|span| span.begun.abs_diff(now) < 60_000_000), "times are the wall's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_of_a_traced_request_is_a_span_that_its_endpoint_is_told() {
+    let house = House::new();
+    let apps = house.service("app", 2);
+    apps.iter().for_each(|app| app.answer(503));
+    let mut retried = rule("/", vec![backend("app", 1)]);
+    retried.retry = Some(causeway_model::RetryRule { attempts: 1, codes: vec![503], backoff: None });
+    house.put("r", gateway_route(vec![retried]));
+    let gateway = start_gateway(&house).await;
+    assert_eq!(house.ask(gateway_address(), "GET h/").await.status, 503);
+    let spans = gateway.observations().spans;
+    let [root, first, second] = spans.as_slice() else { panic!("{spans:#?}") };
+    assert!(root.is_error && first.is_error && second.is_error);
+    assert_eq!((first.parent, second.parent), (root.id, root.id));
+    assert_eq!(attribute(second, "http.request.resend_count"), "1");
+    assert_eq!(attribute(first, "error.type"), "503");
+    let told: Vec<u64> = apps.iter().map(|app| parent_of(&app.seen()[0]).1).collect();
+    assert!(told.contains(&first.id) && told.contains(&second.id) && first.id != second.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_requests_are_kept_of_many_and_every_failure() {
+    let house = House::new();
+    let apps = house.service("app", 1);
+    house.put("r", gateway_route(vec![rule("/", vec![backend("app", 1)])]));
+    let gateway = start_gateway(&house).await;
+    let mut client = causeway_testkit::Client::connect(&house.net(), gateway_address()).await;
+    for _ in 0..200 {
+        client.send(House::request("GET h/")).await.unwrap();
+    }
+    let kept = gateway.observations().spans.len() / 2;
+    assert!((1..20).contains(&kept), "{kept} of 200");
+    let flags: Vec<String> = apps[0]
+        .seen()
+        .iter()
+        .map(|seen| seen.headers["traceparent"].to_str().unwrap()[52..].to_owned())
+        .collect();
+    assert_eq!(flags.iter().filter(|flag| *flag == "-01").count(), kept, "the rest is said not to be kept");
+    apps[0].kill().await;
+    let answer = client.send(House::request("GET h/")).await.unwrap();
+    assert_eq!(answer.status, 503);
+    let spans = gateway.observations().spans;
+    assert_eq!(spans[0].trace.to_string(), answer.header("x-request-id"));
+    assert_eq!(attribute(&spans[0], "error.type"), "connection_refused");
+    assert!(spans.len() > 1 && spans[1..].iter().all(|span| span.parent == spans[0].id), "{spans:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_ratio_no_trace_is_made_and_those_that_come_are_followed() {
+    let house = House::new();
+    let apps = house.service("app", 1);
+    house.put("public", gateway(vec![listener("http", 8080, None)]));
+    house.put("r", gateway_route(vec![rule("/", vec![backend("app", 1)])]));
+    let role = causeway_proxy::Role::Gateway { key: (name("default"), name("public")), bind: None };
+    let mut options = options(&house, role, house.snapshots());
+    options.tracing.ratio = 0.0;
+    let gateway = Proxy::start(options, &causeway_base::Scope::root("gateway")).await.unwrap();
+    let ask = async |parent: Option<&'static str>| {
+        let mut request = House::request("GET h/");
+        if let Some(parent) = parent {
+            request.headers_mut().insert("traceparent", parent.parse().unwrap());
+        }
+        let mut client = causeway_testkit::Client::connect(&house.net(), gateway_address()).await;
+        client.send(request).await.unwrap();
+        apps[0].seen().last().unwrap().headers.get("traceparent").cloned()
+    };
+    assert_eq!(ask(None).await, None);
+    let unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    assert_eq!(ask(Some(unsampled)).await.unwrap(), unsampled, "passed on as it came");
+    assert!(gateway.observations().spans.is_empty());
+    let sampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let told = ask(Some(sampled)).await.unwrap();
+    let spans = gateway.observations().spans;
+    assert_eq!(
+        (spans[0].parent, spans[0].trace.to_string().as_str()),
+        (0xb7ad_6b71_6920_3331, &sampled[3..35])
+    );
+    assert_eq!(told.to_str().unwrap()[36..52], format!("{:016x}", spans[1].id));
 }
