@@ -90,6 +90,17 @@ impl Net {
         }
     }
 
+    /// A socket that takes datagrams at `address`; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// Those of the kernel. In memory there are no datagrams.
+    pub async fn bind_datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        match self {
+            Net::Tcp(_) => UdpSocket::bind(address).await,
+            Net::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// A socket for datagrams to and from one address.
     ///
     /// # Errors

@@ -76,12 +76,7 @@ impl Leg {
         Leg { first: Bytes::new(), io: Io::Tls(Box::new(tls)) }
     }
 
-    /// What a request left behind.
-    pub(crate) fn other(stream: impl Duplex + 'static) -> Self {
-        Leg { first: Bytes::new(), io: Io::Other(Box::new(stream)) }
-    }
-
-    /// The same, of a socket that may be plain.
+    /// What a request left behind, of which `first` was read already.
     pub(crate) fn behind(first: Bytes, socket: Socket) -> Self {
         let io = match socket {
             Socket::Plain(stream) => Io::Plain(stream),

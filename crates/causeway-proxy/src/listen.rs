@@ -117,12 +117,13 @@ async fn serve_connection(worker: Arc<Worker>, opening: Opening, stream: Stream,
     let ended = worker.scopes.bell.rung(Level::End);
     tokio::select! {
         biased;
-        () = ended => {}
+        // First, so that a tunnel that ends because everything does can say so.
         served = open_and_serve(worker, opening, stream, peer) => {
             if let Err(error) = served {
                 tracing::debug!(%error, %peer, "connection ended");
             }
         }
+        () = ended => {}
     }
 }
 

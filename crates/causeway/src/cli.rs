@@ -271,6 +271,10 @@ pub(crate) struct App {
     /// A local port that leads to a service; may be given several times
     #[arg(long, value_name = "NAME:LOCAL_PORT")]
     pub(crate) upstream: Vec<String>,
+    /// Redirect every connection that leaves this network namespace through the sidecar, and answer its DNS, so that the app
+    /// needs no settings (Linux; wants nftables and CAP_NET_ADMIN)
+    #[arg(long, env = "CAUSEWAY_TRANSPARENT")]
+    pub(crate) transparent: bool,
     /// The address at which other machines reach this sidecar
     #[arg(long, env = "CAUSEWAY_ADVERTISE", value_name = "ADDR")]
     pub(crate) advertise: Option<std::net::IpAddr>,

@@ -30,9 +30,13 @@ use crate::cli::{App, Join, Protocol};
 use crate::client::Client;
 use crate::commands::token;
 use crate::dial::ControlDial;
+use crate::dns::{self, Resolvers};
 use crate::records;
+use crate::redirect::{self, Redirect, Wanted};
 use crate::state::{self, Self_, StateDir};
 
+/// Last label of the mesh's host names.
+const MESH_SUFFIX: &str = "mesh";
 /// Names of kept files.
 const IDENTITY: &str = "identity.pem";
 const PICTURE: &str = "picture.bin";
@@ -99,6 +103,7 @@ struct Process {
     /// Further ports of the app, by name.
     tcp_ports: BTreeMap<String, u16>,
     locality: Locality,
+    net: Net,
     proxy: Proxy,
     hold: Hold,
     clock: Clock,
@@ -115,6 +120,12 @@ impl Process {
             }
             Part::Gateway(name) => ServiceKey::new(Name::new(&join.namespace.namespace)?, name.clone()),
         };
+        let is_transparent = matches!(&part, Part::Sidecar(app) if app.transparent);
+        if is_transparent {
+            redirect::check().await?;
+        }
+        // What bears the mark is not redirected back to us.
+        let net = if is_transparent { Net::tcp_marked(redirect::MARK) } else { Net::tcp() };
         let kept = Arc::new(StateDir::open(&state_dir(&part, &join, &service))?);
         let me = kept
             .me()
@@ -126,7 +137,7 @@ impl Process {
         let credentials = identity(api, &join, &service, &kept, &clock).await?;
         let link = Link::start(
             join.control.clone(),
-            Arc::new(ControlDial::member(Net::tcp(), &credentials)),
+            Arc::new(ControlDial::member(net.clone(), &credentials)),
             &clock,
             &seed,
             &scope,
@@ -177,7 +188,7 @@ impl Process {
         });
         let options = causeway_proxy::Options {
             role: proxy_role(&part, &service, upstreams, &tcp_ports, &me)?,
-            net: Net::tcp(),
+            net: net.clone(),
             clock: clock.clone(),
             seed: seed.fork(),
             workers: records::workers(join.data_path.workers),
@@ -186,7 +197,7 @@ impl Process {
             wants: Some(wants),
             locality: join.place.locality(),
             instance: instance.to_string(),
-            mesh_suffix: "mesh".into(),
+            mesh_suffix: MESH_SUFFIX.into(),
             admin: Some(join.listen_admin.unwrap_or_else(|| free_admin(me.admin))),
             records: records::sink(&join.data_path.access_log)?,
             tracing: causeway_proxy::Tracing::default(),
@@ -198,7 +209,7 @@ impl Process {
         tracing::info!(%service, %instance, addresses = ?proxy.addresses(), ?inbound, ?outbound, ?admin, "the proxy serves");
         report_traffic(&proxy, &hold, &scope);
         let (locality, drain) = (join.place.locality(), join.drain.drain);
-        Ok(Process { part, service, instance, tcp_ports, locality, proxy, hold, clock, scope, drain })
+        Ok(Process { part, service, instance, tcp_ports, net, locality, proxy, hold, clock, scope, drain })
     }
 
     /// Serves until it is told to stop or the app ends.
@@ -211,7 +222,9 @@ impl Process {
             self.end().await;
             return outcome;
         };
-        let outbound = self.proxy.outbound_address();
+        let redirect = if app.transparent { Some(self.redirect().await?) } else { None };
+        // An app whose connections come to us anyway needs no settings.
+        let outbound = self.proxy.outbound_address().filter(|_| redirect.is_none());
         let mut child = match &command {
             Some(command) => Some(app::start(&app::Start { command, port: app.port, outbound })?),
             None => None,
@@ -248,8 +261,25 @@ impl Process {
             }
             (None, None) => ExitCode::SUCCESS,
         };
+        drop(redirect);
         self.end().await;
         Ok(code)
+    }
+
+    /// Has what leaves this network namespace come to the proxy, and answers its DNS.
+    async fn redirect(&self) -> Result<Redirect> {
+        let tcp = self.proxy.transparent_addresses();
+        let names = Arc::new(self.proxy.clone());
+        let mut dns = Vec::new();
+        for address in &tcp {
+            let resolvers = Resolvers::of_machine();
+            let opened =
+                dns::start(names.clone(), &self.net, MESH_SUFFIX, address.ip(), resolvers, &self.scope);
+            dns.push(
+                opened.await.with_context(|| format!("cannot answer DNS on {} [CW-2013]", address.ip()))?,
+            );
+        }
+        Redirect::install(&Wanted { tcp, dns })
     }
 
     /// Registers the app when it answers and tells its health from then on; returns only when that is refused for good.
@@ -372,6 +402,13 @@ fn upstreams(part: &Part, service: &ServiceKey) -> Result<Vec<(ServiceKey, Socke
     app.upstream.iter().map(read).collect()
 }
 
+/// Loopback of each family that this machine has, on any port: only the kernel needs to know it.
+fn transparent_addresses() -> Vec<SocketAddr> {
+    let all: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
+    let any = all.into_iter().map(|address| SocketAddr::new(address, 0));
+    any.filter(|any| Net::tcp().bind(*any, BindOptions::default()).is_ok()).collect()
+}
+
 /// Further ports of the app, by name.
 fn tcp_ports(part: &Part) -> Result<BTreeMap<String, u16>> {
     let Part::Sidecar(app) = part else { return Ok(BTreeMap::new()) };
@@ -419,7 +456,7 @@ fn proxy_role(
         outbound: Some(outbound),
         tcp_ports: tcp_ports.values().copied().map(loopback).collect(),
         upstreams,
-        transparent: vec![],
+        transparent: if app.transparent { transparent_addresses() } else { vec![] },
         may_move: true,
     }))
 }
