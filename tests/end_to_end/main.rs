@@ -8,3 +8,4 @@ mod demo;
 mod outage;
 mod security;
 mod shop;
+mod steady;
