@@ -8,13 +8,16 @@
 // A bench reads the machine's own clock: there is no other one to pass in.
 #![allow(clippy::disallowed_methods)]
 
+mod certificates;
 mod change;
 mod child;
 mod flags;
+mod handshake;
 mod http;
 mod idle;
 mod load;
 mod node;
+mod pair;
 mod procfs;
 mod proxy;
 mod room;
@@ -29,6 +32,10 @@ use flags::Flags;
 const USAGE: &str = "cargo xtask bench NAME [FLAG VALUE]...
   proxy      CPU per request beside HAProxy, nginx and Envoy
              --rounds 5  --seconds 5  --only h1,h1-10k,h2  --subjects causeway,haproxy,nginx,envoy
+  pair       two proxies with mutual TLS between, beside pairs of HAProxy and Envoy: CPU and added latency
+             --rounds 5  --seconds 5  --subjects …
+  handshake  CPU of a full TLS 1.3 handshake
+             --rounds 5  --seconds 4  --subjects …
   idle       memory when idle, and of each idle connection
              --connections 2000  --subjects …
   change     from a registration's answer to the first request that the new instance serves
@@ -47,6 +54,8 @@ pub fn run(args: Vec<String>) -> Result<()> {
     match name.as_str() {
         "proxy" => proxy::run(&mut flags),
         "idle" => idle::run(&mut flags),
+        "pair" => pair::run(&mut flags),
+        "handshake" => handshake::run(&mut flags),
         "change" => change::run(&mut flags),
         "store" => room::store(&mut flags),
         "saga" => room::saga(&mut flags),

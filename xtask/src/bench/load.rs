@@ -35,6 +35,45 @@ pub fn h2load(port: u16, path: &str, connections: u32, streams: u32, seconds: u3
     parse_h2load(&pinned("h2load", &["-t1", &clients, &streams, &time, &url], seconds)?)
 }
 
+/// HTTP/1.1 with keep-alive at a steady pace, open loop: the median latency in microseconds.
+pub fn paced(port: u16, path: &str, connections: u32, per_second: u32, seconds: u32) -> Result<f64> {
+    let log = std::env::temp_dir().join(format!("paced-{}-{port}.log", std::process::id()));
+    let url = format!("http://127.0.0.1:{port}{path}");
+    let (clients, pace) = (format!("-c{connections}"), format!("--rps={}", per_second / connections));
+    let (time, log_file) = (format!("-D{seconds}"), format!("--log-file={}", log.display()));
+    let ran = pinned("h2load", &["--h1", "-t1", &clients, &pace, &time, &log_file, &url], seconds);
+    let text = std::fs::read_to_string(&log);
+    let _ = std::fs::remove_file(&log);
+    check_paced(&ran?)?;
+    parse_paced(&text?)
+}
+
+/// h2load takes an answer without a reason phrase (HAProxy's, from HTTP/2) for one without a status: only what it calls an error or a
+/// status of failure counts here.
+fn check_paced(text: &str) -> Result<()> {
+    for (start, bad) in
+        [("requests: ", [" errored", " timeout", " xx"]), ("status codes: ", [" 3xx", " 4xx", " 5xx"])]
+    {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(start))
+            .context("h2load said nothing of its requests")?;
+        let is_bad =
+            |part: &&str| bad.iter().any(|bad| part.ends_with(bad)) && first_number(part) != Some(0.0);
+        ensure!(!line.split(", ").any(|part| is_bad(&part)), "h2load: {line}");
+    }
+    Ok(())
+}
+
+/// h2load's log: start, status and microseconds of each request.
+fn parse_paced(text: &str) -> Result<f64> {
+    let took = |line: &str| line.split_whitespace().nth(2)?.parse::<f64>().ok();
+    let mut all: Vec<f64> = text.lines().filter_map(took).collect();
+    ensure!(all.len() >= 100, "h2load logged only {} requests", all.len());
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 2])
+}
+
 fn pinned(program: &str, args: &[&str], seconds: u32) -> Result<String> {
     let bound = format!("{}s", seconds + 30);
     let output = Command::new("timeout")
@@ -101,6 +140,13 @@ mod tests {
         let bad = format!("{text}  Non-2xx or 3xx responses: 3\n");
         assert_eq!(parse_wrk(&bad).unwrap_err().to_string(), "wrk: Non-2xx or 3xx responses: 3");
         assert!(parse_wrk("unable to connect").is_err());
+    }
+
+    #[test]
+    fn a_median_of_h2loads_log() {
+        let text: String = (0..101).map(|n| format!("1700000000\t200\t{}\n", 100 + n)).collect();
+        assert_eq!(parse_paced(&text).unwrap(), 150.0);
+        assert!(parse_paced("1 200 3").is_err());
     }
 
     #[test]

@@ -61,6 +61,20 @@ impl Node {
         Ok((child, outbound))
     }
 
+    /// Starts the sidecar `app` for an app that is there already.
+    pub fn server(&self, dir: &Path, program: &Path, app: u16) -> Result<Child> {
+        let (app, outbound) = (app.to_string(), format!("127.0.0.1:{}", tools::free_port()?));
+        let args = ["--name", "app", "--port", &app, "--listen-outbound", &outbound];
+        self.join(dir, program, "pair-back", &args)
+    }
+
+    /// Starts the sidecar `client`, at whose `port` the service `app` is.
+    pub fn client(&self, dir: &Path, program: &Path, port: u16) -> Result<Child> {
+        let (upstream, outbound) = (format!("app:{port}"), format!("127.0.0.1:{}", tools::free_port()?));
+        let args = ["--name", "client", "--upstream", &upstream, "--listen-outbound", &outbound];
+        self.join(dir, program, "pair-front", &args)
+    }
+
     fn join(&self, dir: &Path, program: &Path, name: &str, what: &[&str]) -> Result<Child> {
         let (api, state) = (format!("http://{}", self.api_address), format!("{}-{name}", self.data_dir));
         let join = ["--api", &api, "proxy", "--control", &self.control_address, "--state-dir", &state];
