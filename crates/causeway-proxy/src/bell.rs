@@ -18,10 +18,12 @@ use parking_lot::Mutex;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Level {
+    /// Take nothing new for the sidecar's app, finish what runs; its own calls go on.
+    Retire = 1,
     /// Take nothing new, finish what runs.
-    Finish = 1,
+    Finish = 2,
     /// End now.
-    End = 2,
+    End = 3,
 }
 
 /// A bell. Cheap to clone.
@@ -61,7 +63,8 @@ impl Bell {
         Rung { bell: self.clone(), level, waker: None }
     }
 
-    fn is_rung(&self, level: Level) -> bool {
+    /// Whether it has been rung at this level or above.
+    pub(crate) fn is_rung(&self, level: Level) -> bool {
         self.shared.level.load(Ordering::Acquire) >= level as u8
     }
 }
@@ -110,7 +113,7 @@ mod tests {
             let polled = end.as_mut().poll(cx);
             match bell.shared.level.load(Ordering::Relaxed) {
                 0 => bell.ring(Level::Finish),
-                1 => bell.ring(Level::End),
+                2 => bell.ring(Level::End),
                 _ => {}
             }
             if polled.is_pending() && bell.is_rung(Level::End) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use causeway_filters::Client;
 use causeway_model::ServiceKey;
 
+use crate::bell::Level;
 use crate::plan::Service;
 
 /// Where a connection came in.
@@ -31,6 +32,16 @@ impl Inlet {
     /// Whether it came in at the mesh port without TLS (a service that takes both while its callers are moved into the mesh).
     pub(crate) fn is_plaintext(&self) -> bool {
         matches!(self.way, Way::Inbound) && !self.client.is_tls
+    }
+}
+
+impl Way {
+    /// At which level of the bell its connections finish: calls for an app before those that it makes itself, which it may need to answer.
+    pub(crate) fn finish(&self) -> Level {
+        match self {
+            Way::Inbound => Level::Retire,
+            _ => Level::Finish,
+        }
     }
 }
 

@@ -131,3 +131,5 @@ pub(crate) const GATE_WAIT: Duration = Duration::from_millis(500);
 pub(crate) const PRIORITIES_COUNT: Duration = Duration::from_secs(30);
 /// How long a connection that we end waits for its client to end too; one that lives does within a way there and back.
 pub(crate) const PARTING: Duration = Duration::from_secs(2);
+/// So long without a request for the app, and those that were on their way when we said goodbye have come or gone elsewhere.
+pub(crate) const QUIET: Duration = Duration::from_millis(100);

@@ -84,7 +84,11 @@ pub(crate) async fn keep(
 fn open_one(worker: &Arc<Worker>, opening: &Opening) -> io::Result<Scope> {
     let share_port = matches!(worker.shared.net, Net::Tcp(_));
     let listener = worker.shared.net.bind(opening.address, BindOptions { share_port })?;
-    let scope = worker.scopes.accept.child("listener");
+    let listeners = match opening.way {
+        Way::Inbound => &worker.scopes.arrive,
+        _ => &worker.scopes.accept,
+    };
+    let scope = listeners.child("listener");
     let (worker, opening, stop) = (worker.clone(), opening.clone(), scope.cancelled());
     scope.spawn("accept", OnFailure::Log, async move {
         let accepting = accept(&worker, &opening, listener);

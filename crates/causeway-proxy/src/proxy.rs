@@ -111,13 +111,16 @@ impl Proxy {
             outgoing: vec![Arc::new(Caller)],
             is_draining: AtomicBool::new(false),
             tracing: options.tracing,
+            is_retiring: AtomicBool::new(false),
         });
         shared.renew_wall();
         if let Role::Sidecar(sidecar) = &role {
             sidecar.upstreams.iter().for_each(|(key, _)| shared.want(key));
         }
+        let accept = scope.child("accept");
         let scopes = Scopes {
-            accept: scope.child("accept"),
+            arrive: accept.child("arrive"),
+            accept,
             connections: scope.child("connections"),
             upstream: scope.child("upstream"),
             force: scope.child("force"),
@@ -320,6 +323,36 @@ impl Proxy {
         metrics::exposition(scrape, &mut inner.series.lock())
     }
 
+    /// Takes no further requests for the sidecar's app and waits until those under way have ended; connections of bytes (WebSockets, TCP)
+    /// go on, and so do the app's own calls, which it may need to end well. Returns whether all ended in time. [`Proxy::drain`] comes after it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the proxy as it is; calling it again goes on waiting.
+    pub async fn retire(&self, deadline: Duration) -> bool {
+        let inner = &self.inner;
+        inner.shared.is_retiring.store(true, Relaxed);
+        inner.scopes.arrive.cancel();
+        let arrivals = || inner.workers.iter().map(|worker| worker.arrivals.load(Relaxed)).sum::<u32>();
+        let end = Instant::now() + deadline;
+        // Kept connections first say that their next answer is the last.
+        tokio::time::sleep(limits::LAST_ANSWERS.min(deadline)).await;
+        inner.scopes.bell.ring(Level::Retire);
+        let mut quiet_since = None;
+        loop {
+            let now = Instant::now();
+            let since = *quiet_since.get_or_insert(now);
+            if arrivals() > 0 {
+                quiet_since = None;
+            } else if now.saturating_duration_since(since) >= limits::QUIET {
+                return true;
+            }
+            if now >= end {
+                return false;
+            }
+            tokio::time::sleep(limits::QUIET / 10).await;
+        }
+    }
+
     /// Stops accepting, lets kept connections say that their next answer is the last (`Connection: close`) for a moment, then asks all
     /// to finish (idle ones end, GOAWAY) and waits for them until `deadline`; what is left then is broken off. Returns whether
     /// all finished in time.
@@ -329,6 +362,7 @@ impl Proxy {
     pub async fn drain(&self, deadline: Duration) -> bool {
         let inner = &self.inner;
         inner.shared.is_draining.store(true, Relaxed);
+        inner.shared.is_retiring.store(true, Relaxed);
         inner.scopes.accept.cancel();
         let (connections, last_answers) = (&inner.scopes.connections, limits::LAST_ANSWERS.min(deadline));
         let mut is_whole = connections.shutdown(last_answers).await;

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use causeway_wire::ProxyStatus;
 use http::{Method, Request, StatusCode};
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use crate::endpoint::InFlight;
 use crate::facts::Facts;
 use crate::gate::Place;
-use crate::inlet::Inlet;
+use crate::inlet::{Inlet, Way};
 use crate::reason;
 use crate::spans::of_request;
 use crate::worker::Worker;
@@ -22,19 +23,40 @@ pub(crate) struct Settle {
     pub in_flight: Option<InFlight>,
     /// At the gate of the service.
     pub place: Option<Place>,
+    /// Counted among its worker's arrivals.
+    is_arrival: bool,
     is_done: bool,
 }
 
 /// Begins to write a request down.
 pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
     let facts = Facts::new(inlet.clone(), request.method().clone(), request.version());
-    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, place: None, is_done: false })
+    let is_arrival = matches!(inlet.way, Way::Inbound);
+    if is_arrival {
+        worker.arrivals.fetch_add(1, Relaxed);
+    }
+    Box::new(Settle {
+        worker: worker.clone(),
+        facts,
+        in_flight: None,
+        place: None,
+        is_arrival,
+        is_done: false,
+    })
 }
 
 /// Begins to write a connection of bytes down.
 pub(crate) fn start_raw(worker: &Arc<Worker>, inlet: &Arc<Inlet>) -> Box<Settle> {
     let facts = Facts::of_bytes(inlet.clone());
-    Box::new(Settle { worker: worker.clone(), facts, in_flight: None, place: None, is_done: false })
+    let is_arrival = false;
+    Box::new(Settle {
+        worker: worker.clone(),
+        facts,
+        in_flight: None,
+        place: None,
+        is_arrival,
+        is_done: false,
+    })
 }
 
 /// Writes down what was no request, or not one that we take.
@@ -63,8 +85,16 @@ impl Settle {
         self.write_down(ended);
     }
 
+    /// From now on it is a conversation, which may go on for days: nobody waits for its end but by a limit.
+    pub(crate) fn converse(&mut self) {
+        if std::mem::take(&mut self.is_arrival) {
+            self.worker.arrivals.fetch_sub(1, Relaxed);
+        }
+    }
+
     fn write_down(&mut self, ended: Instant) {
         self.is_done = true;
+        self.converse();
         let shared = &self.worker.shared;
         let ledger = &self.worker.ledger;
         let now = shared.wall(ended);

@@ -80,6 +80,7 @@ pub(crate) async fn carry(mut settle: Box<Settle>, mut client: Leg, mut service:
     client.keep_alive();
     service.keep_alive();
     let worker = settle.worker.clone();
+    settle.converse();
     let mut moved = Moved::default();
     let ended = worker.scopes.bell.rung(Level::End);
     let end = tokio::select! {

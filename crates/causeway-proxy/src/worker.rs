@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use causeway_base::net::Net;
@@ -25,6 +25,7 @@ use crate::config::Tracing;
 use crate::date::Date;
 use crate::endpoint::{Endpoint, FOREIGN_IDS, Micros, Transport};
 use crate::gate::Gate;
+use crate::inlet::Way;
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::own::OwnAddresses;
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     pub outgoing: Chain,
     pub is_draining: AtomicBool,
     pub tracing: Tracing,
+    /// No further calls for the sidecar's app.
+    pub is_retiring: AtomicBool,
 }
 
 /// The sidecar's app.
@@ -98,6 +101,8 @@ impl App {
 pub(crate) struct Scopes {
     /// Listeners.
     pub accept: Scope,
+    /// The listener of calls for the sidecar's app, which ends before the others.
+    pub arrive: Scope,
     /// Connections that came in.
     pub connections: Scope,
     /// Connections to endpoints; ended with the worker.
@@ -119,6 +124,8 @@ pub(crate) struct Worker {
     /// The proxy's, made anew for each worker: field values of one origin share a counter, which all workers would write.
     pub pseudonym: Pseudonym,
     pub scopes: Scopes,
+    /// Requests for the sidecar's app that are under way.
+    pub arrivals: AtomicU32,
     draws: AtomicU64,
     foreign: Mutex<HashMap<(String, u16), Arc<Group>>>,
     foreign_next: AtomicU64,
@@ -145,6 +152,14 @@ impl Shared {
         let since = self.micros(Instant::now()) / 1000;
         let now = Timestamp::from(self.clock.now()).as_millis();
         self.wall_at_origin.store(now.saturating_sub(since), Relaxed);
+    }
+
+    /// Whether the next answer on a kept connection of this way is its last.
+    pub(crate) fn says_goodbye(&self, way: &Way) -> bool {
+        match way {
+            Way::Inbound => self.is_retiring.load(Relaxed),
+            _ => self.is_draining.load(Relaxed),
+        }
     }
 
     /// Asks the control plane for a service, once.
@@ -203,6 +218,7 @@ impl Worker {
             date: Date::new(),
             pseudonym,
             scopes,
+            arrivals: AtomicU32::new(0),
             draws: AtomicU64::new(seed.u64()),
             foreign: Mutex::default(),
             foreign_next: AtomicU64::new(FOREIGN_IDS),

@@ -255,7 +255,11 @@ impl Process {
                 ExitCode::from(exit_code(status))
             }
             (None, Some(mut child)) => {
-                self.proxy.drain(self.drain).await;
+                // Requests first. Conversations (WebSockets, TCP) are the app's to end, which it does when it is told to stop; its own calls
+                // go on until it has.
+                if !self.proxy.retire(self.drain).await {
+                    tracing::warn!("requests are still under way; the app is stopped all the same");
+                }
                 app::stop(&mut child, self.drain).await;
                 ExitCode::SUCCESS
             }

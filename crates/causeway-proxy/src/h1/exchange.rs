@@ -10,7 +10,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use causeway_wire::h1::{Framing, RequestHead, write_response_head};
@@ -77,7 +76,7 @@ pub(super) async fn exchange(
         poll_fn(|cx| poll_serving(client, &mut feed, serving.as_mut(), cx)).await?
     };
     let (parts, mut answer) = response.into_parts();
-    let mut going = begin(client, worker, &terms, parts, &mut answer, feed.as_ref());
+    let mut going = begin(client, worker, inlet, &terms, parts, &mut answer, feed.as_ref());
     if let Some(tunnel) = answer.take_tunnel() {
         poll_fn(|cx| client.poll_flush(cx)).await?;
         return Ok(if feed.is_none() { After::Tunnel(tunnel) } else { After::Close });
@@ -168,6 +167,7 @@ fn poll_feed(
 fn begin(
     client: &mut Client,
     worker: &Worker,
+    inlet: &Inlet,
     terms: &Terms,
     mut parts: response::Parts,
     answer: &mut Answer,
@@ -188,7 +188,7 @@ fn begin(
         || client.is_lost
         // It was not told to send its body: it may or may not, so nobody knows where its next request would begin.
         || feed.is_some_and(Feed::awaits_word)
-        || worker.shared.is_draining.load(Relaxed);
+        || worker.shared.says_goodbye(&inlet.way);
     let connection = match (is_last, terms.is_old) {
         _ if is_upgrade || terms.is_connect && parts.status.is_success() => None,
         (true, _) => Some("close"),

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::exchange::{After, exchange};
-use crate::bell::{Level, Rung};
+use crate::bell::Rung;
 use crate::inlet::Inlet;
 use crate::limits;
 use crate::settle;
@@ -56,7 +56,7 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let mut client = Client::new(socket, &first);
     drop(first);
-    let mut finish = worker.scopes.bell.rung(Level::Finish);
+    let mut finish = worker.scopes.bell.rung(inlet.way.finish());
     loop {
         client.patience.wait(limits::HEAD);
         let mut progress = Progress::default();

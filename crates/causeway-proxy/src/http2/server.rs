@@ -22,7 +22,6 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use crate::answer::Answer;
-use crate::bell::Level;
 use crate::body::Inflow;
 use crate::http2::heart::{Beat, Care, Heart};
 use crate::http2::inflow::Received;
@@ -65,7 +64,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, inlet: Inlet, socket: Socket) -> 
         _ => limits::HEAD,
     };
     let mut heart = Heart::new(Care { idle: Some(idle), ..CARE }, connection.ping_pong());
-    let mut finish = pin!(worker.scopes.bell.rung(Level::Finish));
+    let mut finish = pin!(worker.scopes.bell.rung(inlet.way.finish()));
     let mut seats = Seats::new();
     let (mut is_finishing, mut is_ending) = (false, false);
     poll_fn(|cx| {
