@@ -10,10 +10,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
 use crate::body::{BodyError, Inflow};
+use crate::grpc;
 use crate::leg::Leg;
+use crate::patience::{Over, Patience};
 use crate::reason;
 use crate::settle::Settle;
 
@@ -21,8 +22,7 @@ use crate::settle::Settle;
 pub(crate) struct Answer {
     content: Content,
     settle: Option<Box<Settle>>,
-    /// Only where a route bounds the whole request.
-    deadline: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 enum Content {
@@ -41,11 +41,12 @@ pub(crate) struct Tunnel {
 impl Answer {
     pub(crate) fn ours(bytes: Bytes, settle: Option<Box<Settle>>) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Answer { content: Content::Ours(bytes), settle, deadline: None }
+        Answer { content: Content::Ours(bytes), settle, patience: Patience::default() }
     }
 
-    pub(crate) fn theirs(body: Inflow, settle: Box<Settle>, deadline: Option<Pin<Box<Sleep>>>) -> Self {
-        let mut answer = Answer { content: Content::Theirs(body), settle: Some(settle), deadline };
+    pub(crate) fn theirs(body: Inflow, mut settle: Box<Settle>) -> Self {
+        let patience = std::mem::take(&mut settle.patience);
+        let mut answer = Answer { content: Content::Theirs(body), settle: Some(settle), patience };
         if answer.is_end_stream() {
             answer.settle("");
         }
@@ -55,7 +56,7 @@ impl Answer {
     /// From the answer's head on both ends are joined.
     pub(crate) fn tunnel(service: Leg, settle: Box<Settle>) -> Self {
         let tunnel = Box::new(Tunnel { service, settle });
-        Answer { content: Content::Tunnel(Some(tunnel)), settle: None, deadline: None }
+        Answer { content: Content::Tunnel(Some(tunnel)), settle: None, patience: Patience::default() }
     }
 
     /// What is to be joined with the client's end, when that is the answer.
@@ -69,6 +70,23 @@ impl Answer {
     /// Ends an answer of which only the head is sent.
     pub(crate) fn pass_over(&mut self) {
         self.settle("");
+    }
+
+    /// Ends an answer that takes too long.
+    fn give_up(&mut self, over: Over) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let (trouble, status, error) = match over {
+            Over::End => (reason::TIME_LIMIT, grpc::DEADLINE_EXCEEDED, BodyError::TimedOut),
+            Over::Idle => (reason::IDLE_LIMIT, grpc::UNAVAILABLE, BodyError::Silent),
+        };
+        // What calls itself gRPC-Web has its trailers in its body.
+        let is_grpc = self.settle.as_ref().and_then(|settle| settle.grpc.as_ref());
+        let is_grpc = is_grpc.is_some_and(|kind| !kind.as_bytes().starts_with(b"application/grpc-web"));
+        self.settle(trouble);
+        self.content = Content::Ours(None);
+        match is_grpc {
+            true => Some(Ok(Frame::trailers(grpc::trailers(status, &error.to_string())))),
+            false => Some(Err(error)),
+        }
     }
 
     /// Goes on sending the request, while its answer waits for the client.
@@ -94,17 +112,22 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(deadline) = &mut this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            this.settle(reason::TIME_LIMIT);
-            return Poll::Ready(Some(Err(BodyError::TimedOut)));
-        }
         let frame = match &mut this.content {
             Content::Ours(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Content::Theirs(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Content::Theirs(body) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    let over = ready!(this.patience.poll_over(cx));
+                    return Poll::Ready(this.give_up(over));
+                }
+            },
             Content::Tunnel(_) => None,
         };
+        if matches!(frame, Some(Ok(_)))
+            && let Err(over) = this.patience.moved()
+        {
+            return Poll::Ready(this.give_up(over));
+        }
         Poll::Ready(match frame {
             None => {
                 this.settle("");

@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     pub started: Instant,
     pub method: Method,
     pub version: Version,
+    /// The content type of a call of gRPC.
+    pub grpc: Option<HeaderValue>,
     pub host: Option<HeaderValue>,
     pub path: Option<PathAndQuery>,
     pub request_id: Option<HeaderValue>,
@@ -52,6 +54,7 @@ impl Facts {
             started: Instant::now(),
             method,
             version,
+            grpc: None,
             host: None,
             path: None,
             request_id: None,

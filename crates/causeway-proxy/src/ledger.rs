@@ -1,4 +1,4 @@
-//! What a worker writes down: counts by service, access records, recent failures, retry budgets.
+//! What a worker writes down: counts by service, access records, recent failures.
 //!
 //! In:    settled requests of one worker.      Out: batches for the record writer; counts, merged when somebody asks.
 //! Owner: one worker; its lock is taken by others only for a scrape.
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use crate::account::account;
 use crate::allowance::Allowance;
-use crate::budget::Budget;
 use crate::counts::{Counts, EdgeCounts};
 use crate::decisions::Decisions;
 use crate::endpoint::Micros;
@@ -61,7 +60,6 @@ struct Pages {
 pub(crate) struct Cell {
     pub service: Option<ServiceKey>,
     pub counts: Counts,
-    budget: Budget,
     edge: Option<Box<EdgeCounts>>,
 }
 
@@ -152,24 +150,6 @@ impl Ledger {
             true => pages.spans.extend(spans),
             false => pages.other.tally(Tally::LostSpan, spans.len() as u64),
         }
-    }
-
-    /// A request to a service begins: its retry budget grows.
-    pub(crate) fn deposit(&self, number: usize) {
-        self.pages.lock().cell(number).budget.deposit();
-    }
-
-    /// Whether a retry to a service may be sent now.
-    pub(crate) fn may_retry(&self, number: usize, now: Micros) -> bool {
-        self.pages.lock().cell(number).budget.withdraw(now)
-    }
-
-    pub(crate) fn count_retry(&self, number: usize) {
-        self.count(Some(number), Tally::Retry);
-    }
-
-    pub(crate) fn count_ejection(&self, number: usize) {
-        self.count(Some(number), Tally::Ejection);
     }
 
     /// Counts something that happened, to a service when it has a number.

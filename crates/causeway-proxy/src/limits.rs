@@ -6,6 +6,10 @@ use std::time::Duration;
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 /// From a request's last byte to its answer's head, when its rule says nothing: outlasts a long poll of 30 s.
 pub(crate) const ANSWER: Duration = Duration::from_secs(60);
+/// An answer or a call of gRPC that is under way, without a byte in either direction, when its policy says nothing.
+pub(crate) const SILENCE: Duration = Duration::from_secs(300);
+/// The same of what may rightly be silent for long: streams of gRPC and of events that have begun, changed protocols.
+pub(crate) const STREAM_SILENCE: Duration = Duration::from_secs(3600);
 /// How long the first request to a service waits for the control plane to say where it is.
 pub(crate) const WANT: Duration = Duration::from_secs(2);
 /// The same for a name without a dot, which may well be a host's and no service's: a control plane on the same network answers in
@@ -25,6 +29,10 @@ pub(crate) const UNREAD: Duration = Duration::from_secs(30);
 pub(crate) const RETRIES: u32 = 2;
 /// Retries whatever a rule says: more would only prolong an outage.
 pub(crate) const RETRIES_MAX: u32 = 10;
+/// Longest wait before a retry, unless its policy asks for more: within a second most of what gets well by waiting has.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Longest `Retry-After` that is waited for; clients of longer ones are told, and know better what to do meanwhile.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 /// Wait before a retry when its rule says nothing; the retry leaves the failed host, so there is little to wait for.
 pub(crate) const BACKOFF: Duration = Duration::from_millis(5);
 /// Idle HTTP/1.1 connections kept for each endpoint by each worker.
@@ -35,6 +43,15 @@ pub(crate) const IDLE: Duration = Duration::from_secs(45);
 pub(crate) const TIDY: Duration = Duration::from_secs(10);
 /// Requests under way to one endpoint, over all workers; more are sent elsewhere or refused.
 pub(crate) const IN_FLIGHT_PER_ENDPOINT_MAX: u32 = 10_000;
+/// Requests under way to one service, over all workers, when its policy says nothing: a service that lets so many wait has stopped
+/// answering, and each costs some kilobytes.
+pub(crate) const REQUESTS_PER_SERVICE_MAX: u32 = 50_000;
+/// Requests that wait for one of those to end, when the policy says nothing.
+pub(crate) const PENDING_PER_SERVICE_MAX: u32 = 1_000;
+/// How long they wait: a short crowd passes, a client of an overloaded service is told soon.
+pub(crate) const PENDING: Duration = Duration::from_millis(250);
+/// HTTP/1.1 connections to one endpoint, over all workers, when the policy says nothing; twice as many would use up an address's ports.
+pub(crate) const LINES_PER_ENDPOINT_MAX: u32 = 10_000;
 /// Requests under way on one HTTP/2 connection that came in.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 /// Requests under way on one HTTP/2 connection to an endpoint before its settings are known; what RFC 9113 asks of a server at least.

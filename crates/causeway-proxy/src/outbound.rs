@@ -17,7 +17,7 @@ use http::{HeaderValue, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 
-use crate::attempt::{Delivery, Replay, deliver};
+use crate::attempt::{Deadline, Delivery, Replay, Terms, deliver};
 use crate::balance::Pull;
 use crate::body::Inflow;
 use crate::inlet::Inlet;
@@ -58,19 +58,20 @@ async fn perform(
     let service = worker.shared.service(&key).await.ok_or_else(|| unreachable("it is not known"))?;
     let group = service.http_group(call.port).map_err(|why| unreachable(&format!("it {why}")))?;
     settle.service = Some(service.clone());
-    let (head, body) = request(worker, &key, call.request, &mut settle);
+    let (head, mut body) = request(worker, &key, call.request, &mut settle);
     let rule = Rule::default();
+    let terms = Terms::of(&rule, Some(&service));
     let delivery = Delivery {
         worker,
         group,
-        number: Some(service.number),
-        rule: &rule,
+        service: Some(&service),
+        terms: &terms,
         upgrades: false,
-        deadline: Some(Instant::now() + call.timeout),
+        deadline: Some(Deadline { at: Instant::now() + call.timeout, is_callers: false }),
         is_idempotent: call.is_idempotent,
         pull: Pull::default(),
     };
-    let delivered = deliver(&delivery, &mut settle, head, body).await;
+    let delivered = deliver(&delivery, &mut settle, &mut Some(head), &mut body).await;
     let answer = match delivered {
         Ok(response) => whole(response, call.answer_bytes_max, &name, &mut settle).await,
         Err(failure) => {

@@ -2,14 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_wire::hop;
 use http::header::HeaderName;
 use http::{HeaderMap, Method, Uri};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use crate::body::BodyError;
 use crate::upload::Upload;
@@ -36,8 +38,13 @@ pub(crate) enum Outgoing {
 
 /// How a streamed body fares at the client's end, for the delivery that sends it: what the client does to its own upload is not
 /// the service's failure.
-#[derive(Debug, Default)]
-pub(crate) struct Progress(AtomicU8);
+#[derive(Debug)]
+pub(crate) struct Progress {
+    state: AtomicU8,
+    origin: Instant,
+    /// Microseconds after `origin` at which bytes went out last.
+    moved: AtomicU64,
+}
 
 /// Bytes are at hand, or not yet wanted.
 const FLOWS: u8 = 0;
@@ -46,14 +53,30 @@ const WAITS: u8 = 1;
 /// The client broke it off, or sent what is no body.
 const BROKE: u8 = 2;
 
+impl Default for Progress {
+    fn default() -> Self {
+        Progress { state: AtomicU8::new(FLOWS), origin: Instant::now(), moved: AtomicU64::new(0) }
+    }
+}
+
 impl Progress {
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.load(Relaxed) == BROKE
+        self.state.load(Relaxed) == BROKE
+    }
+
+    /// When bytes went out last; at first, when the body was begun.
+    pub(crate) fn moved_at(&self) -> Instant {
+        self.origin + Duration::from_micros(self.moved.load(Relaxed))
+    }
+
+    /// Bytes went out.
+    pub(crate) fn move_on(&self) {
+        self.moved.store(self.origin.elapsed().as_micros() as u64, Relaxed);
     }
 
     /// Whether the client owes bytes that the service's side would take.
     pub(crate) fn waits_for_client(&self) -> bool {
-        self.0.load(Relaxed) == WAITS
+        self.state.load(Relaxed) == WAITS
     }
 }
 
@@ -74,10 +97,11 @@ impl Body for Outgoing {
         match self.get_mut() {
             Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Outgoing::Streamed(body, progress) => {
-                progress.0.store(WAITS, Relaxed);
+                progress.state.store(WAITS, Relaxed);
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 let state = if matches!(frame, Some(Err(_))) { BROKE } else { FLOWS };
-                progress.0.store(state, Relaxed);
+                progress.state.store(state, Relaxed);
+                progress.move_on();
                 Poll::Ready(frame.map(|frame| frame.map(cleaned)))
             }
         }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::account::survey;
 use crate::admission::admit;
 use crate::answer::Answer;
-use crate::attempt::{Delivery, Replay, deliver};
+use crate::attempt::{Deadline, Delivery, Replay, Terms, deliver};
 use crate::balance::{Group, Pull};
 use crate::body::Inflow;
 use crate::endpoint::Micros;
@@ -30,12 +30,14 @@ use crate::entry;
 use crate::h1::Reply;
 use crate::inlet::{Inlet, Way};
 use crate::leg::Leg;
+use crate::limits;
 use crate::mesh_name::mesh_names;
 use crate::outgoing::Head;
 use crate::plan::{Plan, Rule, Service};
 use crate::reply::{Refused, give, refuse};
 use crate::routes::Query;
 use crate::settle::{Settle, start};
+use crate::tally::Tally;
 use crate::trace::Trace;
 use crate::upload::Upload;
 use crate::worker::Worker;
@@ -57,6 +59,14 @@ struct Route {
     rule: Arc<Rule>,
     matched: usize,
     target: Target,
+}
+
+/// Where it goes exactly, and on what terms.
+struct Call<'a> {
+    service: Option<&'a Arc<Service>>,
+    port: Option<u16>,
+    terms: Terms<'a>,
+    deadline: Option<Deadline>,
 }
 
 enum Target {
@@ -101,10 +111,11 @@ async fn pass(
     let route = route(worker, inlet, passage).await?;
     request_filters(worker, inlet, passage, &route).await?;
     let (service, port) = destination(worker, passage, &route).await?;
-    let deadline = deadline(passage, &route);
+    let call = call(worker, passage, &route, service.as_ref(), port)?;
     let Passage { parts, settle, .. } = passage;
-    admit(worker, parts, settle, &route.rule, service.as_ref(), deadline).await?;
-    let mut response = send(worker, passage, &route, service, port, body).await?;
+    let deadline = call.deadline.map(|deadline| deadline.at);
+    admit(worker, parts, settle, &route.rule, call.service, deadline).await?;
+    let mut response = send(worker, passage, &route, &call, body).await?;
     response_filters(passage, &route, &mut response);
     Ok(response)
 }
@@ -427,23 +438,38 @@ fn waits(response: &Response<Inflow>) -> bool {
         || response.headers().get(CONTENT_TYPE).is_some_and(is_of_events)
 }
 
-/// When the whole request must have ended.
-fn deadline(passage: &Passage, route: &Route) -> Option<Instant> {
-    let timeout = route.rule.timeout.filter(|timeout| !timeout.is_zero());
-    timeout.map(|timeout| passage.settle.started + timeout)
+/// The terms of a call, unless its time is over already.
+fn call<'a>(
+    worker: &Worker,
+    passage: &Passage,
+    route: &'a Route,
+    service: Option<&'a Arc<Service>>,
+    port: Option<u16>,
+) -> Result<Call<'a>, Refused> {
+    let Passage { parts, settle, .. } = passage;
+    let terms = match settle.inlet.way {
+        Way::Inbound => Terms::inbound(&route.rule),
+        _ => Terms::of(&route.rule, service.map(|service| &**service)),
+    };
+    let deadline = Deadline::of(&terms, &parts.headers, settle.started);
+    if deadline.is_some_and(|deadline| deadline.at <= settle.started) {
+        let number = service.filter(|_| !matches!(settle.inlet.way, Way::Inbound)).map(|s| s.number);
+        worker.ledger.count(number, Tally::Expired);
+        return Err(refuse(ProxyError::HttpResponseTimeout, "the request's time was over when it came"));
+    }
+    Ok(Call { service, port, terms, deadline })
 }
 
 async fn send(
     worker: &Arc<Worker>,
     passage: &mut Passage,
     route: &Route,
-    service: Option<Arc<Service>>,
-    port: Option<u16>,
+    call: &Call<'_>,
     body: Upload,
 ) -> Result<Response<Inflow>, Refused> {
-    let deadline = deadline(passage, route);
+    let &Call { service, port, ref terms, deadline } = call;
     let Passage { parts, settle, upgrade, .. } = passage;
-    let group = match (&route.target, &service) {
+    let group = match (&route.target, service) {
         (Target::Foreign(group), _) => group,
         (_, Some(service)) => service.http_group(port).map_err(|why| {
             refuse(ProxyError::ProxyConfigurationError, &format!("Service {} {why}", service.key))
@@ -455,23 +481,22 @@ async fn send(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
-    let head = Head { method: parts.method.clone(), uri: std::mem::take(&mut parts.uri), headers };
+    let uri = std::mem::take(&mut parts.uri);
+    let mut head = Some(Head { method: parts.method.clone(), uri, headers });
     let is_inbound = matches!(settle.inlet.way, Way::Inbound);
-    let sent = Instant::now();
-    let delivery = Delivery {
-        worker,
-        group,
-        number: service.as_ref().filter(|_| !is_inbound).map(|service| service.number),
-        rule: &route.rule,
-        upgrades: upgrade.is_some(),
-        deadline,
-        is_idempotent: false,
-        pull: Pull::default(),
+    let called = service.filter(|_| !is_inbound);
+    let mut body = match body.is_end_stream() {
+        true => Replay::Whole(None),
+        // Its future is larger than all others together.
+        false => Box::pin(prepare(body, deadline)).await?,
     };
-    let body = Replay::prepare(body).await.map_err(|error| {
-        refuse(ProxyError::HttpRequestError, &format!("the request's body ended early: {error}"))
-    })?;
-    let delivered = deliver(&delivery, settle, head, body).await;
+    let sent = Instant::now();
+    let upload = body.upload();
+    let upgrades = upgrade.is_some();
+    let (is_idempotent, pull) = (false, Pull::default());
+    let delivery =
+        Delivery { worker, group, service: called, terms, upgrades, deadline, is_idempotent, pull };
+    let delivered = deliver(&delivery, settle, &mut head, &mut body).await;
     if let Some(place) = &settle.place {
         let now = Instant::now();
         let latency = now.saturating_duration_since(sent).as_micros() as Micros;
@@ -481,15 +506,40 @@ async fn send(
             settle.place = None;
         }
     }
-    if let Some(service) = &service
+    if let Some(service) = service
         && delivered.as_ref().map_or(true, |response| response.status().is_server_error())
     {
         survey(settle, service, port, worker.shared.micros(Instant::now()));
     }
+    if let Ok(response) = &delivered {
+        settle.patience = terms.patience(response.headers(), settle.started, deadline, upload);
+    }
     delivered.map_err(|failure| {
-        let name = service.as_ref().map_or_else(String::new, |service| format!("{}: ", service.key));
+        let name = service.map_or_else(String::new, |service| format!("{}: ", service.key));
         refuse(failure.error, &format!("{name}{}", failure.details))
     })
+}
+
+/// Reads a body that can be sent again, in the time that there is for it.
+async fn prepare(body: Upload, deadline: Option<Deadline>) -> Result<Replay, Refused> {
+    let limit = Instant::now() + limits::ANSWER;
+    let limit = deadline.map_or(limit, |deadline| deadline.at.min(limit));
+    match tokio::time::timeout_at(limit, Replay::prepare(body)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) => {
+            let details = format!("the request's body ended early: {error}");
+            Err(refuse(ProxyError::HttpRequestError, &details))
+        }
+        Err(_) => {
+            let details = "the request's body did not come in time";
+            if deadline.is_some_and(|deadline| deadline.at == limit) {
+                return Err(refuse(ProxyError::HttpResponseTimeout, details));
+            }
+            let mut reply = refuse(ProxyError::HttpRequestError, details);
+            reply.status = StatusCode::REQUEST_TIMEOUT;
+            Err(reply)
+        }
+    }
 }
 
 // === back ===
@@ -529,9 +579,7 @@ fn record(passage: Passage, response: Response<Inflow>) -> Response<Answer> {
         }
         body => body,
     };
-    let timeout = settle.rule.as_ref().and_then(|rule| rule.timeout).filter(|limit| !limit.is_zero());
-    let deadline = timeout.map(|limit| Box::pin(tokio::time::sleep_until(settle.started + limit)));
-    Response::from_parts(parts, Answer::theirs(body, settle, deadline))
+    Response::from_parts(parts, Answer::theirs(body, settle))
 }
 
 fn unknown(name: &str) -> Refused {

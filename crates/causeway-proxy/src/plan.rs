@@ -20,6 +20,8 @@ use causeway_filters::access::Access;
 use causeway_model::{Protocol, Revision, ServiceKey};
 
 use crate::balance::Group;
+use crate::budget::Budget;
+use crate::circuit::Circuit;
 use crate::endpoint::Endpoint;
 use crate::routes::{Hit, Query, Routes, suffixes};
 use crate::story::NotChosen;
@@ -128,6 +130,10 @@ pub(crate) struct Service {
     pub policy: Arc<ServicePolicy>,
     /// Where its instances are to whoever calls them by address; known only where connections are redirected.
     pub places: Vec<Place>,
+    /// Requests that are under way to it; the same in every plan.
+    pub circuit: Arc<Circuit>,
+    /// What may be sent to it again; the same in every plan.
+    pub budget: Arc<Budget>,
 }
 
 /// One instance by the address of its app.
@@ -167,6 +173,8 @@ impl Plan {
             left_out: vec![],
             policy: service.policy.clone(),
             places: vec![],
+            circuit: service.circuit.clone(),
+            budget: service.budget.clone(),
         }))
     }
 

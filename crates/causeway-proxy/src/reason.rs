@@ -9,8 +9,10 @@ use causeway_wire::ProxyError;
 
 /// The client went away before its answer was whole.
 pub(crate) const CLIENT_LEFT: &str = "client_left";
-/// The time limit of the route passed while the answer was on its way.
+/// The time limit of the request, or its caller's deadline, passed while the answer was on its way.
 pub(crate) const TIME_LIMIT: &str = "time_limit";
+/// Nothing moved in either direction, on a connection of bytes or while an answer was on its way, for longer than is allowed.
+pub(crate) const IDLE_LIMIT: &str = "idle_limit";
 /// The service broke off its answer.
 pub(crate) const UPSTREAM_BROKE: &str = "upstream_broke";
 /// A tunnel (an upgraded connection, CONNECT) ended by an error.
@@ -22,8 +24,6 @@ pub(crate) const RATE_LIMITED: &str = "rate_limited";
 pub(crate) const SHED: &str = "shed";
 /// A policy wished that it fails.
 pub(crate) const FAULT_INJECTED: &str = "fault_injected";
-/// Nothing moved on a connection of bytes for longer than is allowed.
-pub(crate) const IDLE_LIMIT: &str = "idle_limit";
 /// A connection of bytes was still open when its proxy had to end.
 pub(crate) const DRAINED: &str = "drained";
 

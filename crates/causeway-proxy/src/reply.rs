@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 
 use crate::answer::Answer;
+use crate::grpc::{self, GRPC_STATUS};
 use crate::settle::Settle;
 
 /// Why a request is not passed on: an answer of ours.
@@ -19,10 +20,15 @@ pub(crate) fn refuse(error: ProxyError, details: &str) -> Refused {
 }
 
 /// Gives an answer of ours; it is written down when it has gone out.
-pub(crate) fn give(mut settle: Box<Settle>, reply: Reply) -> Response<Answer> {
+pub(crate) fn give(mut settle: Box<Settle>, mut reply: Reply) -> Response<Answer> {
     settle.status = reply.status.as_u16();
     settle.in_flight = None;
     settle.place = None;
+    settle.share = None;
+    match &settle.grpc {
+        Some(kind) => reply = grpc::translate(reply, kind),
+        None => drop(reply.headers.remove(&GRPC_STATUS)),
+    }
     let mut response = Response::new(());
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;

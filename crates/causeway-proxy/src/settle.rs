@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use causeway_wire::ProxyStatus;
+use causeway_wire::deadline::is_grpc;
+use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
 use tokio::time::Instant;
 
+use crate::circuit;
 use crate::endpoint::InFlight;
 use crate::facts::Facts;
 use crate::gate::Place;
 use crate::inlet::{Inlet, Way};
+use crate::patience::Patience;
 use crate::reason;
 use crate::spans::of_request;
 use crate::worker::Worker;
@@ -23,40 +27,36 @@ pub(crate) struct Settle {
     pub in_flight: Option<InFlight>,
     /// At the gate of the service.
     pub place: Option<Place>,
+    /// With its answer, once that has begun.
+    pub patience: Patience,
     /// Counted among its worker's arrivals.
     is_arrival: bool,
+    /// Among the requests that this proxy has under way to the service.
+    pub share: Option<circuit::Place>,
     is_done: bool,
 }
 
 /// Begins to write a request down.
 pub(crate) fn start<B>(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: &Request<B>) -> Box<Settle> {
-    let facts = Facts::new(inlet.clone(), request.method().clone(), request.version());
+    let mut facts = Facts::new(inlet.clone(), request.method().clone(), request.version());
+    facts.grpc = request.headers().get(CONTENT_TYPE).filter(|_| is_grpc(request.headers())).cloned();
     let is_arrival = matches!(inlet.way, Way::Inbound);
     if is_arrival {
         worker.arrivals.fetch_add(1, Relaxed);
     }
-    Box::new(Settle {
-        worker: worker.clone(),
-        facts,
-        in_flight: None,
-        place: None,
-        is_arrival,
-        is_done: false,
-    })
+    held(worker, facts, is_arrival)
+}
+
+/// What holds nothing yet.
+fn held(worker: &Arc<Worker>, facts: Facts, is_arrival: bool) -> Box<Settle> {
+    let worker = worker.clone();
+    let (in_flight, place, share, patience) = Default::default();
+    Box::new(Settle { worker, facts, in_flight, place, share, patience, is_arrival, is_done: false })
 }
 
 /// Begins to write a connection of bytes down.
 pub(crate) fn start_raw(worker: &Arc<Worker>, inlet: &Arc<Inlet>) -> Box<Settle> {
-    let facts = Facts::of_bytes(inlet.clone());
-    let is_arrival = false;
-    Box::new(Settle {
-        worker: worker.clone(),
-        facts,
-        in_flight: None,
-        place: None,
-        is_arrival,
-        is_done: false,
-    })
+    held(worker, Facts::of_bytes(inlet.clone()), false)
 }
 
 /// Writes down what was no request, or not one that we take.
@@ -78,6 +78,7 @@ impl Settle {
     pub(crate) fn done(mut self: Box<Self>, trouble: &'static str) {
         drop(self.in_flight.take());
         drop(self.place.take());
+        drop(self.share.take());
         let ended = Instant::now();
         if self.reason.is_empty() {
             self.reason = trouble;

@@ -28,6 +28,16 @@ macro_rules! tallies {
 tallies! {
     /// Attempts after a request's first.
     Retry = "retries";
+    /// Second tries before the first had failed.
+    Hedge = "hedges";
+    /// Requests turned away because as many were under way to their service, or to each endpoint of it, as may be.
+    Refused = "circuit_refusals";
+    /// Requests whose deadline had passed before they could be sent.
+    Expired = "deadlines_expired";
+    /// Copies of requests sent to another service.
+    Mirrored = "mirrored";
+    /// Copies of requests that were not sent, or not whole: too many were under way, or the other service was slow.
+    Unmirrored = "mirrors_dropped";
     /// Endpoints taken out because they kept failing.
     Ejection = "ejections";
     /// Mutual TLS or a door's TLS handshakes that failed.

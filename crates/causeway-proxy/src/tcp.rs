@@ -292,7 +292,7 @@ fn note(
     if outlier::note(endpoint, verdict, took, now) {
         tracing::warn!(endpoint = %endpoint.name, "endpoint ejected");
         if let Some(number) = number {
-            worker.ledger.count_ejection(number);
+            worker.ledger.count(Some(number), Tally::Ejection);
         }
     }
 }

@@ -7,8 +7,10 @@ use causeway_wire::ProxyError;
 pub(crate) enum BodyError {
     #[error("the connection broke")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the time limit of the route passed")]
+    #[error("the time limit of the request passed")]
     TimedOut,
+    #[error("nothing moved for too long")]
+    Silent,
 }
 
 impl BodyError {

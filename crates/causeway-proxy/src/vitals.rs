@@ -40,6 +40,8 @@ pub(crate) struct Vitals {
     /// Microseconds to an answer's beginning, and when that was seen.
     latency: AtomicU64,
     observed_at: AtomicU64,
+    /// When it last answered well.
+    answered_at: AtomicU64,
     /// Since when somebody waits without a break.
     waits_since: AtomicU64,
     /// Share of failed attempts, of [`DISTRESS_WHOLE`].
@@ -89,6 +91,7 @@ impl Vitals {
 
     /// Takes a good answer in: a higher latency at once (the peak), a lower one by and by.
     pub(crate) fn answered(&self, now: Micros, latency: Micros) {
+        self.answered_at.store(now, Relaxed);
         let since = now.saturating_sub(self.observed_at.swap(now, Relaxed));
         let before = self.latency.load(Relaxed) as f64;
         let keep = halved(1.0, since, LATENCY_HALF_LIFE);
@@ -110,6 +113,19 @@ impl Vitals {
         let least = if is_unreachable { DISTRESS_UNREACHABLE * DISTRESS_WHOLE } else { 0.0 };
         let after = before + (DISTRESS_WHOLE - before) * DISTRESS_STEP;
         self.distress.store(after.max(least) as u32, Relaxed);
+    }
+
+    /// An attempt was given up that would have taken longer than this: news only if that is longer than it is thought to take.
+    pub(crate) fn given_up(&self, now: Micros, took: Micros) {
+        if took as f64 > self.latency(now) {
+            self.observed_at.store(now, Relaxed);
+            self.latency.store(took, Relaxed);
+        }
+    }
+
+    /// Whether it has answered anybody well since then.
+    pub(crate) fn has_answered_since(&self, then: Micros) -> bool {
+        self.answered_at.load(Relaxed) > then
     }
 
     /// The latency to expect, in microseconds.
@@ -281,6 +297,20 @@ mod tests {
         drop(first);
         drop(InFlight::new(&vitals, SECOND));
         assert_eq!((vitals.load(), vitals.under_way.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn who_gives_up_knows_only_that_it_would_have_taken_longer() {
+        let vitals = Vitals::default();
+        vitals.answered(0, 5_000);
+        vitals.given_up(0, 1_000);
+        assert_eq!(vitals.latency(0), 5_000.0, "an impatient client is no news");
+        vitals.given_up(0, 80_000);
+        assert_eq!(vitals.latency(0), 80_000.0);
+        assert_eq!((vitals.failures.load(Relaxed), vitals.distress.load(Relaxed)), (0, 0), "and no failure");
+        assert!(!vitals.has_answered_since(0));
+        vitals.answered(7, 5_000);
+        assert!(vitals.has_answered_since(6) && !vitals.has_answered_since(7));
     }
 
     #[test]

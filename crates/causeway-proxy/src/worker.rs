@@ -257,5 +257,18 @@ pub(crate) fn lone_service(key: ServiceKey, protocol: Protocol, group: Group) ->
     let (direct, policy) = Default::default();
     let ports = vec![Port { number: None, protocol, group }];
     let (left_out, places) = Default::default();
-    Arc::new(Service { key, number: 0, ports, is_declared: false, direct, left_out, policy, places })
+    let (circuit, budget) = (Arc::default(), Arc::default());
+    let is_declared = false;
+    Arc::new(Service {
+        key,
+        number: 0,
+        ports,
+        is_declared,
+        direct,
+        left_out,
+        policy,
+        places,
+        circuit,
+        budget,
+    })
 }

@@ -6,6 +6,7 @@
 //! Not here: sockets (`causeway-base::net`), what is done with a request (`causeway-filters`, `causeway-proxy`).
 
 pub mod authority;
+pub mod deadline;
 pub mod h1;
 pub mod hop;
 pub mod path;

@@ -54,10 +54,26 @@ impl Replay {
         Ok(Replay::Whole(Some(if rest.is_empty() { first } else { rest.freeze() })))
     }
 
+    /// What tells how the upload goes on.
+    pub(crate) fn upload(&self) -> Option<Arc<Progress>> {
+        match self {
+            Replay::Whole(_) => None,
+            Replay::Once(_, progress) => Some(progress.clone()),
+        }
+    }
+
     pub(super) fn take(&mut self) -> Option<Outgoing> {
         match self {
             Replay::Whole(bytes) => Some(Outgoing::Whole(bytes.clone())),
             Replay::Once(body, upload) => body.take().map(|body| Outgoing::Streamed(body, upload.clone())),
+        }
+    }
+
+    /// All of it, when all of it is at hand.
+    pub(super) fn whole(&self) -> Option<&Option<Bytes>> {
+        match self {
+            Replay::Whole(bytes) => Some(bytes),
+            Replay::Once(..) => None,
         }
     }
 

@@ -206,7 +206,7 @@ fn reset_reason(error: &BodyError) -> Reason {
                 Some(reason) => reason,
             }
         }
-        BodyError::TimedOut => Reason::CANCEL,
+        BodyError::TimedOut | BodyError::Silent => Reason::CANCEL,
     }
 }
 

@@ -17,7 +17,9 @@ use causeway_model::{
 use super::policy::ServicePolicy;
 use super::{Choice, Place, Plan, Port, Rule, Service};
 use crate::balance::{Group, How};
+use crate::budget::Budget;
 use crate::circle::{Circle, Ejection};
+use crate::circuit::Circuit;
 use crate::endpoint::{Endpoint, Micros, Transport, Vitals};
 use crate::limits::STORY_LINES_MAX;
 use crate::story::NotChosen;
@@ -33,7 +35,15 @@ pub(crate) struct Services {
     own_mint: Arc<Mint>,
     endpoints: HashMap<EndpointKey, (u64, Arc<Vitals>)>,
     endpoint_next: u64,
-    numbers: HashMap<ServiceKey, usize>,
+    standings: HashMap<ServiceKey, Standing>,
+}
+
+/// What stays with a service from plan to plan.
+#[derive(Debug)]
+struct Standing {
+    number: usize,
+    circuit: Arc<Circuit>,
+    budget: Arc<Budget>,
 }
 
 type EndpointKey = (String, u16, TransportKey);
@@ -115,9 +125,9 @@ impl Services {
     pub(crate) fn new(credentials: Option<Credentials>, here: Locality) -> Self {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).expect("the operating system gives randomness");
-        let (endpoints, numbers) = (HashMap::new(), HashMap::new());
+        let (endpoints, standings) = (HashMap::new(), HashMap::new());
         let own_mint = Arc::new(Mint::new(&secret));
-        Services { credentials, here, own_mint, endpoints, endpoint_next: 1, numbers }
+        Services { credentials, here, own_mint, endpoints, endpoint_next: 1, standings }
     }
 
     /// Forgets endpoints that are in no plan any more.
@@ -173,8 +183,12 @@ impl Services {
                 ports.push(Port { number: Some(number), protocol, group });
             }
         }
-        let next = self.numbers.len();
-        let number = *self.numbers.entry(key.clone()).or_insert(next);
+        let number = self.standings.len();
+        let standing = self.standings.entry(key.clone()).or_insert_with(|| {
+            let (circuit, budget) = (Arc::default(), Arc::default());
+            Standing { number, circuit, budget }
+        });
+        let (number, circuit, budget) = (standing.number, standing.circuit.clone(), standing.budget.clone());
         let choice =
             Choice { service: key.clone(), port: None, weight: 1, filters: Vec::new(), broken: None };
         let direct = Arc::new(Rule { choices: vec![choice], weight: 1, ..Rule::default() });
@@ -183,7 +197,18 @@ impl Services {
         if !wants_places {
             places = Vec::new();
         }
-        Arc::new(Service { key, number, ports, is_declared, direct, left_out, policy, places })
+        Arc::new(Service {
+            key,
+            number,
+            ports,
+            is_declared,
+            direct,
+            left_out,
+            policy,
+            places,
+            circuit,
+            budget,
+        })
     }
 
     /// The endpoints of one port, and where they are to whoever calls them by address.
