@@ -216,6 +216,11 @@ impl Reader {
             if self.is_settled() {
                 self.lineage = Some(self.told_lineage.clone());
                 self.is_torn = false;
+                // A picture of nothing is a picture too: it says that no policy guards us, and must not look like none at all.
+                if self.snapshot.revision() == Revision::default() && self.told > Revision::default() {
+                    self.snapshot.advance(self.told);
+                    self.is_changed = true;
+                }
             }
         }
         requests.push(DeltaDiscoveryRequest {

@@ -313,3 +313,14 @@ fn what_a_push_leads_to_is_asked_for_before_it_is_acknowledged() {
     let last = answers.iter().rposition(|answer| !answer.response_nonce.is_empty()).unwrap();
     assert!(asks < last, "{answers:?}");
 }
+
+#[test]
+fn a_picture_of_nothing_is_told_from_no_picture() {
+    let mut snapshot = Snapshot::default();
+    snapshot.put_object(object(Kind::Service, "elsewhere", subset(None), 7));
+    let (mut reader, mut machine) = (reader(Role::Sidecar(service("a")), None), machine("0"));
+    let first = reader.connect();
+    quiet(&mut reader, &mut machine, &Arc::new(snapshot), first);
+    assert!(content(&reader.snapshot).is_empty());
+    assert_eq!(reader.publish().snapshot.revision(), Revision::new(7));
+}
