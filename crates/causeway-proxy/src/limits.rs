@@ -80,6 +80,14 @@ pub(crate) const STALL: Duration = Duration::from_secs(300);
 /// Frames of HTTP/2 that carry no part of a message (PING, SETTINGS, RST_STREAM, …) which a client may send at once: a browser sends
 /// about 10, a library that measures its line some hundreds.
 pub(crate) const CONTROL_FRAMES_BURST: i64 = 2_000;
+/// Requests that a client may take back before an answer, each within [`EARLY_RESET`] of sending it, between two beats of its connection
+/// (a quarter of a minute); each request that it lets be answered allows for one more. Other proxies end a connection after 500 or so of
+/// which most were taken back.
+pub(crate) const EARLY_RESETS: i32 = 1_000;
+/// A caller whose time is up takes requests back too, but hardly this soon.
+pub(crate) const EARLY_RESET: Duration = Duration::from_millis(100);
+/// An HTTP/2 connection that ends by an error has so long to take in what is said of it.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// And in each second, beside those that requests and their bodies earn: 200 cost us 0.02 % of a core.
 pub(crate) const CONTROL_FRAMES_PER_SECOND: f64 = 200.0;
 /// HTTP/2 window of a stream: 1 MiB moves 80 Gbit/s at 0.1 ms and 80 Mbit/s at 100 ms.

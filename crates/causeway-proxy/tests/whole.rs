@@ -8,6 +8,8 @@ mod admission;
 #[path = "whole/common.rs"]
 mod common;
 
+#[path = "whole/floods.rs"]
+mod floods;
 #[path = "whole/gateway.rs"]
 mod gateway;
 #[path = "whole/http1.rs"]

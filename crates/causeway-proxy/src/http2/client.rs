@@ -29,11 +29,11 @@ use crate::http2::wire::Wire;
 use crate::limits;
 use crate::socket::Socket;
 
-/// A silent connection to another sidecar is asked whether it lives; a peer that was cut off is noticed within the sum of both.
+/// A silent connection to another sidecar is asked whether it lives; a peer that was cut off is noticed within 15 s.
 ///
 /// Others are not asked: servers of gRPC take a ping more often than each five minutes for an attack. The kernel asks those.
 const CARE: Care =
-    Care { every: Duration::from_secs(10), answer: Duration::from_secs(5), pings: true, idle: None };
+    Care { every: Duration::from_secs(5), answer: Duration::from_secs(5), pings: true, idle: None };
 
 /// A connection that takes requests.
 pub(crate) struct Channel {

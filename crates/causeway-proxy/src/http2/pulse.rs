@@ -6,7 +6,9 @@
 //! Not here: what follows from it (`heart`, `meter`, `server`, `client`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed};
+
+use crate::limits::EARLY_RESETS;
 
 /// One connection's.
 #[derive(Debug, Default)]
@@ -15,6 +17,8 @@ pub(crate) struct Pulse {
     load: AtomicU32,
     begun: AtomicU32,
     credit: AtomicU32,
+    /// Requests taken back early, less those answered.
+    early: AtomicI32,
     is_closed: AtomicBool,
     is_flooded: AtomicBool,
 }
@@ -58,6 +62,25 @@ impl Pulse {
     /// What was sent since the last call.
     pub(crate) fn take_sent(&self) -> u32 {
         self.credit.swap(0, Relaxed)
+    }
+
+    /// A request was taken back early.
+    pub(crate) fn note_early(&self) {
+        if self.early.fetch_add(1, Relaxed) >= EARLY_RESETS {
+            self.note_flood();
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn note_answer(&self) {
+        if self.early.load(Relaxed) > 0 {
+            self.early.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn forgive(&self) {
+        self.early.store(0, Relaxed);
     }
 
     /// No further request can be sent.

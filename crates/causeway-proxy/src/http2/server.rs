@@ -14,10 +14,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use causeway_wire::h1::Limits;
+use causeway_wire::proxy_status::PROXY_STATUS;
+use causeway_wire::{ProxyError, ProxyStatus};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::DATE;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
@@ -33,13 +36,15 @@ use crate::http2::wire::Wire;
 use crate::inlet::{Inlet, Way};
 use crate::limits;
 use crate::pipeline;
+use crate::settle;
 use crate::socket::Socket;
 use crate::trouble::BodyError;
 use crate::worker::Worker;
 
-/// A client that was cut off is noticed within the sum of both; it costs an idle one a ping each half minute.
+/// A client that was cut off is noticed within 45 s (it spoke just after one beat, is asked at the next but one); a silent one is
+/// asked each quarter of a minute.
 const CARE: Care = Care {
-    every: Duration::from_secs(30),
+    every: Duration::from_secs(15),
     answer: Duration::from_secs(15),
     pings: true,
     idle: Some(limits::HEAD),
@@ -66,7 +71,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, inlet: Inlet, socket: Socket) -> 
     let mut heart = Heart::new(Care { idle: Some(idle), ..CARE }, connection.ping_pong());
     let mut finish = pin!(worker.scopes.bell.rung(inlet.way.finish()));
     let mut seats = Seats::new();
-    let (mut is_finishing, mut is_ending) = (false, false);
+    let (mut is_finishing, mut last_words) = (false, None);
     poll_fn(|cx| {
         if !is_finishing && finish.as_mut().poll(cx).is_ready() {
             is_finishing = true;
@@ -83,24 +88,29 @@ pub(crate) async fn serve(worker: Arc<Worker>, inlet: Inlet, socket: Socket) -> 
             Poll::Pending => {}
         }
         loop {
-            match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    seats.take(Job::new(request, respond), |seat| {
-                        run(seat, worker.clone(), inlet.clone(), pulse.clone())
-                    });
+            loop {
+                match connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        let make = |seat| run(seat, worker.clone(), inlet.clone(), pulse.clone());
+                        seats.take(Job::new(request, respond), make);
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending => break,
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
-                Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Pending if pulse.is_flooded() && !is_ending => {
-                    is_ending = true;
-                    tracing::warn!(client = %inlet.client.address, "a client floods its connection: ended");
-                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                }
-                Poll::Pending => break,
             }
+            seats.poll(cx);
+            if !pulse.is_flooded() || last_words.is_some() {
+                break;
+            }
+            tracing::warn!(client = %inlet.client.address, "a client floods its connection: ended");
+            last_words = Some(Box::pin(tokio::time::sleep(limits::LAST_WORDS)));
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
-        seats.poll(cx);
-        Poll::Pending
+        match &mut last_words {
+            Some(limit) => limit.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            None => Poll::Pending,
+        }
     })
     .await
 }
@@ -141,6 +151,17 @@ async fn run(seat: Arc<Seat<Job>>, worker: Arc<Worker>, inlet: Arc<Inlet>, pulse
     loop {
         let Job { request, mut respond } = seat.next().await;
         let load = pulse.begin(u32::MAX);
+        // It may have been taken back in the same breath; nobody else need know of it then.
+        let is_gone = poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await;
+        if is_gone {
+            pulse.note_early();
+            continue;
+        }
+        if request.headers().len() > Limits::FIELDS_MAX {
+            refuse(&worker, &inlet, &mut respond);
+            continue;
+        }
+        let begun = Instant::now();
         let response = {
             let mut serving = pin!(pipeline::serve(&worker, &inlet, request));
             poll_fn(|cx| match serving.as_mut().poll(cx) {
@@ -149,11 +170,30 @@ async fn run(seat: Arc<Seat<Job>>, worker: Arc<Worker>, inlet: Arc<Inlet>, pulse
             })
             .await
         };
-        if let Some(response) = response {
-            answer(&worker, &mut respond, response, &pulse).await;
+        match response {
+            Some(response) => {
+                answer(&worker, &mut respond, response, &pulse).await;
+                pulse.note_answer();
+            }
+            None if begun.elapsed() < limits::EARLY_RESET => pulse.note_early(),
+            None => {}
         }
         drop(load);
     }
+}
+
+/// Answers a request whose head has more fields than HTTP/1.1 would be taken with. That a head is too long altogether `h2` says itself.
+fn refuse(worker: &Arc<Worker>, inlet: &Arc<Inlet>, respond: &mut SendResponse<Bytes>) {
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let details = format!("the request has more than {} fields", Limits::FIELDS_MAX);
+    let failure = ProxyStatus { error: ProxyError::HttpRequestError, details };
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response.headers_mut().insert(DATE, worker.date.at(worker.shared.wall(Instant::now())));
+    response.headers_mut().insert(&PROXY_STATUS, failure.to_value());
+    settle::refused(worker, inlet, status, failure);
+    // It fails when the client has left.
+    let _ = respond.send_response(response, true);
 }
 
 async fn answer(
