@@ -77,10 +77,11 @@ pub(crate) async fn deliver(
         };
         settle.attempts += 1;
         settle.endpoint = Some(endpoint.clone());
-        let outcome = match (hedge, &*head, body.whole()) {
-            (Some(hedge), Some(head), Some(bytes)) => {
-                let message = Message { head, body: bytes.clone(), is_retry: attempt > 0 };
-                let raced = Box::pin(race(delivery, settle, hedge, message, endpoint, &tried, begun)).await;
+        let outcome = match (hedge, &*head) {
+            (Some(hedge), Some(head)) => {
+                let message = Message { head, is_retry: attempt > 0 };
+                let raced =
+                    Box::pin(race(delivery, settle, hedge, message, body, endpoint, &tried, begun)).await;
                 let Raced { last: Tried { endpoint, in_flight, outcome, lap }, failed, doubt: raised } =
                     raced;
                 (settle.in_flight, settle.endpoint) = (Some(in_flight), Some(endpoint.clone()));

@@ -60,6 +60,7 @@ mod pipeline;
 mod plan;
 mod planner;
 mod pool;
+mod progress;
 mod proxy;
 mod pump;
 mod rate;

@@ -2,18 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_wire::hop;
 use http::header::HeaderName;
 use http::{HeaderMap, Method, Uri};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
 
 use crate::body::BodyError;
+use crate::progress::Progress;
 use crate::upload::Upload;
 
 /// A request that carries this may be sent again whatever its method (draft-ietf-httpapi-idempotency-key-header).
@@ -36,50 +34,6 @@ pub(crate) enum Outgoing {
     Streamed(Upload, Arc<Progress>),
 }
 
-/// How a streamed body fares at the client's end, for the delivery that sends it: what the client does to its own upload is not
-/// the service's failure.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    state: AtomicU8,
-    origin: Instant,
-    /// Microseconds after `origin` at which bytes went out last.
-    moved: AtomicU64,
-}
-
-/// Bytes are at hand, or not yet wanted.
-const FLOWS: u8 = 0;
-/// The service's side would take more, the client has not sent it.
-const WAITS: u8 = 1;
-/// The client broke it off, or sent what is no body.
-const BROKE: u8 = 2;
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress { state: AtomicU8::new(FLOWS), origin: Instant::now(), moved: AtomicU64::new(0) }
-    }
-}
-
-impl Progress {
-    pub(crate) fn is_broken(&self) -> bool {
-        self.state.load(Relaxed) == BROKE
-    }
-
-    /// When bytes went out last; at first, when the body was begun.
-    pub(crate) fn moved_at(&self) -> Instant {
-        self.origin + Duration::from_micros(self.moved.load(Relaxed))
-    }
-
-    /// Bytes went out.
-    pub(crate) fn move_on(&self) {
-        self.moved.store(self.origin.elapsed().as_micros() as u64, Relaxed);
-    }
-
-    /// Whether the client owes bytes that the service's side would take.
-    pub(crate) fn waits_for_client(&self) -> bool {
-        self.state.load(Relaxed) == WAITS
-    }
-}
-
 impl Head {
     pub(crate) fn is_idempotent(&self) -> bool {
         self.method.is_idempotent() || self.headers.contains_key(&IDEMPOTENCY_KEY)
@@ -97,11 +51,9 @@ impl Body for Outgoing {
         match self.get_mut() {
             Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Outgoing::Streamed(body, progress) => {
-                progress.state.store(WAITS, Relaxed);
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                let state = if matches!(frame, Some(Err(_))) { BROKE } else { FLOWS };
-                progress.state.store(state, Relaxed);
-                progress.move_on();
+                progress.wait();
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                progress.note(frame.as_ref(), body.is_end_stream());
                 Poll::Ready(frame.map(|frame| frame.map(cleaned)))
             }
         }

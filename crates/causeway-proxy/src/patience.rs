@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::outgoing::Progress;
+use crate::progress::Progress;
 
 /// What took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_counted_from_the_last_byte_in_either_direction() {
-        let upload = Arc::new(Progress::default());
+        let upload = Arc::new(Progress::new(false));
         let mut patience = Patience::new(None, Some(5 * SECOND), Some(upload.clone()));
         let moving = async {
             for _ in 0..3 {

@@ -488,7 +488,10 @@ async fn send(
     let mut body = match body.is_end_stream() {
         true => Replay::Whole(None),
         // Its future is larger than all others together.
-        false => Box::pin(prepare(body, deadline)).await?,
+        false => {
+            let is_repeatable = head.as_ref().is_some_and(Head::is_idempotent) || terms.retries.name_any();
+            Box::pin(prepare(body, is_repeatable, deadline)).await?
+        }
     };
     let sent = Instant::now();
     let upload = body.upload();
@@ -521,10 +524,10 @@ async fn send(
 }
 
 /// Reads a body that can be sent again, in the time that there is for it.
-async fn prepare(body: Upload, deadline: Option<Deadline>) -> Result<Replay, Refused> {
+async fn prepare(body: Upload, keeps: bool, deadline: Option<Deadline>) -> Result<Replay, Refused> {
     let limit = Instant::now() + limits::ANSWER;
     let limit = deadline.map_or(limit, |deadline| deadline.at.min(limit));
-    match tokio::time::timeout_at(limit, Replay::prepare(body)).await {
+    match tokio::time::timeout_at(limit, Replay::prepare(body, keeps)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => {
             let details = format!("the request's body ended early: {error}");

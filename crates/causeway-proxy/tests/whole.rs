@@ -18,6 +18,8 @@ mod http1;
 mod mesh;
 #[path = "whole/resilience.rs"]
 mod resilience;
+#[path = "whole/retries.rs"]
+mod retries;
 #[path = "whole/review_attempts.rs"]
 mod review_attempts;
 #[path = "whole/review_pipeline.rs"]

@@ -16,6 +16,9 @@ use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use crate::client::Client;
+use crate::house::House;
+
 /// A request as the app saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -48,6 +51,8 @@ struct State {
     breaks: bool,
     /// Places of workers; every request has one of its own where there are none.
     workers: Option<Arc<Semaphore>>,
+    /// Asks this address this line, and answers what it is answered.
+    asks: Option<(SocketAddr, String)>,
 }
 
 impl App {
@@ -60,6 +65,7 @@ impl App {
             connections: 0,
             breaks: false,
             workers: None,
+            asks: None,
         };
         let state = Arc::new(Mutex::new(state));
         let app = App { name: name.to_owned(), address, net: net.clone(), state };
@@ -101,6 +107,11 @@ impl App {
     /// From now on works on so many requests at once; others wait for their turn.
     pub fn workers(&self, count: usize) {
         self.state.lock().workers = Some(Arc::new(Semaphore::new(count)));
+    }
+
+    /// From now on asks another one (`METHOD http://host/path` through its sidecar's address) and answers the same.
+    pub fn relay(&self, through: SocketAddr, line: &str) {
+        self.state.lock().asks = Some((through, line.to_owned()));
     }
 
     /// Ends as by `kill -9`: connections break, the address refuses.
@@ -160,10 +171,10 @@ impl App {
         let body = body.collect().await.map_err(|_| BrokenOff)?.to_bytes();
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let seen = Seen { line: format!("{} {target}", parts.method), headers: parts.headers, body };
-        let (behaviour, breaks, workers) = {
+        let (behaviour, breaks, workers, asks) = {
             let mut state = self.state.lock();
             state.seen.push(seen.clone());
-            (state.behaviour.clone(), state.breaks, state.workers.clone())
+            (state.behaviour.clone(), state.breaks, state.workers.clone(), state.asks.clone())
         };
         if breaks {
             return Err(BrokenOff);
@@ -178,6 +189,12 @@ impl App {
             Some(workers) => workers.acquire_owned().await.ok(),
             None => None,
         };
+        if let Some((through, line)) = asks {
+            let answer = Client::connect(&self.net, through).await.send(House::request(&line)).await;
+            let answer = answer.map_err(|_| BrokenOff)?;
+            let body = Full::new(Bytes::from(answer.body));
+            return Ok(Response::builder().status(answer.status).body(body).expect("a status that was read"));
+        }
         let (late, response) = behaviour(&seen);
         if !late.is_zero() {
             tokio::time::sleep(late).await;

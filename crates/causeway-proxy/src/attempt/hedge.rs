@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use causeway_model::Hedge;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -45,7 +44,6 @@ pub(super) struct Raced {
 /// What is sent, to every endpoint alike.
 pub(super) struct Message<'a> {
     pub head: &'a Head,
-    pub body: Option<Bytes>,
     pub is_retry: bool,
 }
 
@@ -58,16 +56,18 @@ pub(super) async fn race(
     settle: &mut Settle,
     hedge: &Hedge,
     message: Message<'_>,
+    body: &mut Replay,
     first: Arc<Endpoint>,
     tried: &[u64],
     begun: Instant,
 ) -> Raced {
     let mut running = FuturesUnordered::new();
+    let copy = body.copy();
     let mut racers: Vec<(Arc<Endpoint>, Lap)> = Vec::new();
     let (head, span) = stamped(settle, &message);
     let lap = Lap { begun, ended: begun, span };
     racers.push((first.clone(), lap));
-    running.push(run(delivery, &message, head, first, lap));
+    running.push(run(delivery, &message, head, Body::Own(body), first, lap));
     let mut failed: Vec<u64> = Vec::new();
     let mut doubt = None;
     let mut further = hedge.max;
@@ -85,13 +85,15 @@ pub(super) async fn race(
             next.as_mut().reset(now + hedge.after);
             let known: Vec<u64> =
                 tried.iter().copied().chain(racers.iter().map(|(endpoint, _)| endpoint.id)).collect();
+            // A stream that is not yet known to be short may be by then.
+            let Some(body) = copy.get() else { continue };
             match another(delivery, settle, &known, now) {
                 Some(endpoint) => {
                     settle.attempts += 1;
                     let (head, span) = stamped(settle, &message);
                     let lap = Lap { begun: now, ended: now, span };
                     racers.push((endpoint.clone(), lap));
-                    running.push(run(delivery, &message, head, endpoint, lap));
+                    running.push(run(delivery, &message, head, Body::Copy(body), endpoint, lap));
                 }
                 None => further = 0,
             }
@@ -110,18 +112,32 @@ pub(super) async fn race(
     }
 }
 
+/// The request's body: the first try's is the delivery's own, which it may go on sending.
+enum Body<'a> {
+    Own(&'a mut Replay),
+    Copy(Replay),
+}
+
 async fn run(
     delivery: &Delivery<'_>,
     message: &Message<'_>,
     head: Head,
+    body: Body<'_>,
     endpoint: Arc<Endpoint>,
     lap: Lap,
 ) -> Tried {
     let begun = lap.begun;
     let mut in_flight = InFlight::new(&endpoint.vitals, delivery.worker.shared.micros(begun));
     let mut head = Some(head);
-    let mut body = Replay::Whole(message.body.clone());
-    let outcome = try_once(delivery, &endpoint, message.is_retry, &mut head, false, &mut body, begun).await;
+    let mut own;
+    let body = match body {
+        Body::Own(body) => body,
+        Body::Copy(copy) => {
+            own = copy;
+            &mut own
+        }
+    };
+    let outcome = try_once(delivery, &endpoint, message.is_retry, &mut head, false, body, begun).await;
     if outcome.is_answered() {
         in_flight.answered();
     }

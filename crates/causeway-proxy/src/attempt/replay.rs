@@ -2,7 +2,7 @@
 //!
 //! In:    the upload.      Out: a body for each try, as long as there is one.
 //! Owner: one delivery.
-//! Invariant: a stream of which a connection took anything is not given out again.
+//! Invariant: a stream of which a connection took anything is given out again only when it has ended and all of it was kept.
 //! Not here: how its frames go out (`outgoing`), how they come in (`upload`).
 
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use http_body_util::BodyExt;
 
 use crate::body::BodyError;
 use crate::limits;
-use crate::outgoing::{Outgoing, Progress};
+use crate::outgoing::Outgoing;
+use crate::progress::Progress;
 use crate::upload::Upload;
 
 /// A request's body: whole, so that it can be sent again, or a stream that can be sent once.
@@ -24,14 +25,18 @@ pub(crate) enum Replay {
 }
 
 impl Replay {
-    /// Reads a short body whole; a long one, or one of unknown length, stays a stream.
-    pub(crate) async fn prepare(mut body: Upload) -> Result<Self, BodyError> {
+    /// Reads a short body whole; a long one, or one of unknown length, stays a stream, of which a copy is kept while it is short when
+    /// `keeps` says that the request may be worth sending again (calls of gRPC never say their length).
+    pub(crate) async fn prepare(mut body: Upload, keeps: bool) -> Result<Self, BodyError> {
         if body.is_end_stream() {
             return Ok(Replay::Whole(None));
         }
         match body.size_hint().exact() {
             Some(length) if length <= limits::REPLAY_BYTES_MAX as u64 => {}
-            _ => return Ok(Replay::Once(Some(body), Arc::default())),
+            length => {
+                let progress = Progress::new(keeps && length.is_none());
+                return Ok(Replay::Once(Some(body), Arc::new(progress)));
+            }
         }
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
@@ -65,15 +70,26 @@ impl Replay {
     pub(super) fn take(&mut self) -> Option<Outgoing> {
         match self {
             Replay::Whole(bytes) => Some(Outgoing::Whole(bytes.clone())),
-            Replay::Once(body, upload) => body.take().map(|body| Outgoing::Streamed(body, upload.clone())),
+            Replay::Once(Some(_), progress) => {
+                let progress = progress.clone();
+                self.take_stream().map(|body| Outgoing::Streamed(body, progress))
+            }
+            Replay::Once(None, progress) => progress.whole().map(|bytes| Outgoing::Whole(Some(bytes))),
         }
     }
 
-    /// All of it, when all of it is at hand.
-    pub(super) fn whole(&self) -> Option<&Option<Bytes>> {
+    fn take_stream(&mut self) -> Option<Upload> {
         match self {
-            Replay::Whole(bytes) => Some(bytes),
-            Replay::Once(..) => None,
+            Replay::Whole(_) => None,
+            Replay::Once(body, _) => body.take(),
+        }
+    }
+
+    /// All of it, for tries at the same time.
+    pub(super) fn copy(&self) -> Copy {
+        match self {
+            Replay::Whole(bytes) => Copy::Whole(bytes.clone()),
+            Replay::Once(_, progress) => Copy::Later(progress.clone()),
         }
     }
 
@@ -92,6 +108,33 @@ impl Replay {
     }
 
     pub(super) fn is_there(&self) -> bool {
-        !matches!(self, Replay::Once(None, _))
+        match self {
+            Replay::Whole(_) | Replay::Once(Some(_), _) => true,
+            Replay::Once(None, progress) => progress.whole().is_some(),
+        }
+    }
+}
+
+/// A body, all of it, now or as soon as it has ended.
+pub(super) enum Copy {
+    Whole(Option<Bytes>),
+    Later(Arc<Progress>),
+}
+
+impl Copy {
+    pub(super) fn get(&self) -> Option<Replay> {
+        match self {
+            Copy::Whole(bytes) => Some(Replay::Whole(bytes.clone())),
+            Copy::Later(progress) => progress.whole().map(|bytes| Replay::Whole(Some(bytes))),
+        }
+    }
+}
+
+/// Whoever delivered it is done.
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if let Replay::Once(_, progress) = self {
+            progress.forget();
+        }
     }
 }

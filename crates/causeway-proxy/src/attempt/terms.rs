@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use crate::budget::Grant;
 use crate::circuit::Bounds;
 use crate::limits;
-use crate::outgoing::Progress;
 use crate::patience::Patience;
 use crate::plan::policy::{Policy, Said, decide};
 use crate::plan::{Rule, Service};
+use crate::progress::Progress;
 
 /// The terms of one call.
 #[derive(Clone, Debug)]

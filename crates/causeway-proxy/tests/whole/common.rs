@@ -6,7 +6,7 @@ use std::sync::Arc;
 use causeway_base::{Scope, Seed};
 use causeway_model::{
     Backend, Gateway, HttpRoute, Listener, ListenerProtocol, Name, ParentKind, ParentRef, PathMatch,
-    Protocol, RequestMatch, Rule, ServiceKey, Snapshot, Spec,
+    PolicyTarget, Protocol, RequestMatch, Rule, ServiceKey, Snapshot, Spec, TargetKind, TrafficPolicy,
 };
 use causeway_proxy::{Options, Proxy, Role, Sidecar};
 use causeway_testkit::{App, House};
@@ -35,6 +35,13 @@ pub(crate) fn parent(kind: ParentKind, of: &str) -> ParentRef {
 
 pub(crate) fn route(parents: Vec<ParentRef>, hosts: &[&str], rules: Vec<Rule>) -> Spec {
     Spec::HttpRoute(HttpRoute { parents, hostnames: hosts.iter().map(|h| (*h).into()).collect(), rules })
+}
+
+/// A policy for calls to a service.
+pub(crate) fn service_policy(of: &str) -> TrafficPolicy {
+    let ServiceKey { namespace, name } = House::key(of);
+    let target = PolicyTarget { kind: TargetKind::Service, namespace, name, section: None };
+    TrafficPolicy { targets: vec![target], ..TrafficPolicy::default() }
 }
 
 pub(crate) fn gateway_route(rules: Vec<Rule>) -> Spec {
