@@ -258,6 +258,14 @@ fn check_request_written(head: &RequestHead, limits: &Limits) {
     // What we add may not find room in limits as tight as the head just fitted.
     let roomy = Limits { head_bytes: limits.head_bytes * 2, fields: 128, ..limits.clone() };
     let again = request_head(&out, &mut Progress::default(), &roomy);
+    // A head that is full has no room for the length that we add; whoever reads with the same bound must say so, and does.
+    let says_length = head.headers.contains_key(CONTENT_LENGTH);
+    let may_add = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    let is_over = may_add && !says_length && head.framing == Framing::None;
+    if is_over && head.headers.len() == Limits::FIELDS_MAX {
+        assert_eq!(again.err(), Some(Refusal::TooManyFields));
+        return;
+    }
     let Ok(Parsed::Done(again)) = again else {
         panic!("{again:?} of our own {:?}", String::from_utf8_lossy(&out))
     };
