@@ -71,8 +71,8 @@ pub(crate) async fn deliver(
         }
         let now = worker.shared.micros(begun);
         let ask = Ask { tried: &tried, pull: delivery.pull, now };
-        let endpoint = match group.pick(&ask, &worker.seed()) {
-            Some(endpoint) => endpoint.clone(),
+        let endpoint = match delivery.pick(&ask) {
+            Some(endpoint) => endpoint,
             None => return Err(doubt.unwrap_or_else(|| nobody(delivery))),
         };
         settle.attempts += 1;
@@ -212,7 +212,8 @@ fn nobody(delivery: &Delivery<'_>) -> Failure {
         }
         false => {
             delivery.count(Tally::Refused);
-            (ProxyError::ConnectionLimitReached, "every endpoint of the service is full".to_owned())
+            let details = "every endpoint of the service is full or left alone for its failures";
+            (ProxyError::ConnectionLimitReached, details.to_owned())
         }
     };
     Failure::unsent(error, details)

@@ -60,6 +60,16 @@ pub(crate) enum Nearness {
     Far,
 }
 
+/// Endpoints that are equally near, and what they take together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share<'a> {
+    /// None for a group whose endpoints are all alike.
+    pub nearness: Option<Nearness>,
+    pub endpoints: &'a [Arc<Endpoint>],
+    pub percent: u8,
+    pub is_panic: bool,
+}
+
 impl Nearness {
     /// An endpoint that does not say its region is where its zone is.
     fn of(endpoint: &Locality, here: &Locality) -> Self {
@@ -149,20 +159,17 @@ impl Group {
         self.endpoints.get(self.tokens[at].1 as usize)
     }
 
-    /// How near the endpoints are, how many each, and what percentage of the calls they take; one line for a group without
-    /// preference.
-    pub(crate) fn shares(&self, now: Micros) -> impl Iterator<Item = (Nearness, &[Arc<Endpoint>], u8, bool)> {
+    /// Which endpoints take what percentage of the calls together, the nearest first; one line for a group without preference.
+    pub(crate) fn shares(&self, now: Micros) -> impl Iterator<Item = Share<'_>> {
         let outlook = self.look(now);
         let mut before = 0;
         self.tiers.iter().zip(0..).map(move |(tier, at)| {
             let endpoints = &self.endpoints[tier.range.clone()];
-            let near = match (&self.how.here, endpoints) {
-                (Some(here), [first, ..]) => Nearness::of(&first.locality, here),
-                _ => Nearness::Zone,
-            };
-            let share = outlook.up_to[at].saturating_sub(before);
+            let here = self.how.here.as_ref();
+            let nearness = here.and_then(|here| Some(Nearness::of(&endpoints.first()?.locality, here)));
+            let percent = outlook.up_to[at].saturating_sub(before);
             before = outlook.up_to[at];
-            (near, endpoints, share, outlook.is_panic[at])
+            Share { nearness, endpoints, percent, is_panic: outlook.is_panic[at] }
         })
     }
 

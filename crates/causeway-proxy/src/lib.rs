@@ -14,6 +14,7 @@
 mod account;
 mod admin;
 mod admission;
+mod affinity;
 mod allowance;
 mod answer;
 mod attempt;

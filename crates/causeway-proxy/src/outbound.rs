@@ -65,6 +65,7 @@ async fn perform(
         worker,
         group,
         service: Some(&service),
+        port: call.port,
         terms: &terms,
         upgrades: false,
         deadline: Some(Deadline { at: Instant::now() + call.timeout, is_callers: false }),

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::endpoint::{Endpoint, Micros};
 
 /// A failed connection counts for more: nobody is there, and a second attempt will not find anybody either.
-const CONNECT_FAILURE_WEIGHT: u32 = 2;
+const CONNECT_FAILURE_WEIGHT: u32 = 3;
 
 /// How an attempt ended, as its endpoint's health sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,8 @@ pub(crate) fn note(endpoint: &Endpoint, verdict: Verdict, took: Micros, now: Mic
         Verdict::Good => {
             vitals.answered(now, took);
             // A plain load first: on the healthy path no line is written, so none is shared between cores.
-            if vitals.failures.load(Relaxed) != 0 {
+            // An answer from before an ejection says nothing of what is after it.
+            if vitals.failures.load(Relaxed) != 0 && !vitals.is_ejected(now) {
                 vitals.recovered();
             }
             return false;

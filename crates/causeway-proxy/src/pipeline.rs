@@ -15,15 +15,16 @@ use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
 use causeway_wire::{Ambiguous, ProxyError, hop, path};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use http_body::Body as _;
 use tokio::time::Instant;
 
 use crate::account::survey;
 use crate::admission::admit;
+use crate::affinity;
 use crate::answer::Answer;
 use crate::attempt::{Deadline, Delivery, Replay, Terms, deliver};
-use crate::balance::{Group, Pull};
+use crate::balance::Group;
 use crate::body::Inflow;
 use crate::endpoint::Micros;
 use crate::entry;
@@ -51,7 +52,9 @@ struct Passage {
     /// The client asks to change the protocol of its connection.
     upgrade: Option<HeaderValue>,
     /// Which of the rule's backends was chosen.
-    choice: Option<usize>,
+    choice: Option<u32>,
+    /// What keeps the client with the endpoint that answered.
+    keep: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// Where a request goes.
@@ -132,7 +135,7 @@ fn accept(worker: &Arc<Worker>, inlet: &Arc<Inlet>, request: Request<Inflow>) ->
     let (parts, body) = request.into_parts();
     let is_absolute = parts.uri.authority().is_some();
     let body = Upload::new(body, &parts.headers, &worker.scopes.connections);
-    (Passage { parts, settle, is_absolute, upgrade, choice: None }, body)
+    (Passage { parts, settle, is_absolute, upgrade, choice: None, keep: None }, body)
 }
 
 // === parse ===
@@ -409,9 +412,10 @@ async fn destination(
             Ok((Some(service.clone()), *port))
         }
         Target::ByRule => {
-            let chosen = route.rule.choose(&worker.seed());
+            let kept = affinity::backend(&worker.shared.plan.load(), &route.rule, &parts.headers);
+            let chosen = kept.or_else(|| route.rule.choose(&worker.seed()));
             let chosen = chosen.ok_or_else(|| configuration("the rule has no backend with weight"))?;
-            *chosen_at = Some(chosen);
+            *chosen_at = u32::try_from(chosen).ok();
             let choice = &route.rule.choices[chosen];
             if let Some(why) = &choice.broken {
                 return Err(configuration(why));
@@ -468,7 +472,7 @@ async fn send(
     body: Upload,
 ) -> Result<Response<Inflow>, Refused> {
     let &Call { service, port, ref terms, deadline } = call;
-    let Passage { parts, settle, upgrade, .. } = passage;
+    let Passage { parts, settle, upgrade, keep, .. } = passage;
     let group = match (&route.target, service) {
         (Target::Foreign(group), _) => group,
         (_, Some(service)) => service.http_group(port).map_err(|why| {
@@ -476,6 +480,7 @@ async fn send(
         })?,
         (_, None) => return Err(refuse(ProxyError::ProxyInternalError, "no destination")),
     };
+    let is_inbound = matches!(settle.inlet.way, Way::Inbound);
     let mut headers = std::mem::take(&mut parts.headers);
     if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -483,8 +488,6 @@ async fn send(
     }
     let uri = std::mem::take(&mut parts.uri);
     let mut head = Some(Head { method: parts.method.clone(), uri, headers });
-    let is_inbound = matches!(settle.inlet.way, Way::Inbound);
-    let called = service.filter(|_| !is_inbound);
     let mut body = match body.is_end_stream() {
         true => Replay::Whole(None),
         // Its future is larger than all others together.
@@ -493,12 +496,17 @@ async fn send(
             Box::pin(prepare(body, is_repeatable, deadline)).await?
         }
     };
+    let called = service.filter(|_| !is_inbound);
+    let stays = called.and_then(|service| affinity::said(&route.rule, service));
+    let own = worker.shared.source_key;
+    let pull = head.as_ref().map(|head| affinity::pull(group, stays, head, &settle.inlet, own));
+    let pull = pull.unwrap_or_default();
     let sent = Instant::now();
     let upload = body.upload();
     let upgrades = upgrade.is_some();
-    let (is_idempotent, pull) = (false, Pull::default());
+    let is_idempotent = false;
     let delivery =
-        Delivery { worker, group, service: called, terms, upgrades, deadline, is_idempotent, pull };
+        Delivery { worker, group, service: called, port, terms, upgrades, deadline, is_idempotent, pull };
     let delivered = deliver(&delivery, settle, &mut head, &mut body).await;
     if let Some(place) = &settle.place {
         let now = Instant::now();
@@ -513,6 +521,14 @@ async fn send(
         && delivered.as_ref().map_or(true, |response| response.status().is_server_error())
     {
         survey(settle, service, port, worker.shared.micros(Instant::now()));
+    }
+    if let Some(affinity) = delivery.service.and_then(|service| affinity::said(&route.rule, service))
+        && let Ok(response) = &delivered
+        && !response.status().is_server_error()
+        && let Some(token) = settle.endpoint.as_ref().and_then(|endpoint| endpoint.token)
+    {
+        let kept = affinity::keep(affinity, token, delivery.pull.stay, settle.inlet.client.is_tls);
+        *keep = kept.map(Box::new);
     }
     if let Ok(response) = &delivered {
         settle.patience = terms.patience(response.headers(), settle.started, deadline, upload);
@@ -553,7 +569,7 @@ fn response_filters(passage: &mut Passage, route: &Route, response: &mut Respons
         hop::strip(response.headers_mut());
     }
     *response.version_mut() = Version::HTTP_11;
-    let choice = passage.choice.map_or(&[][..], |at| &route.rule.choices[at].filters);
+    let choice = passage.choice.map_or(&[][..], |at| &route.rule.choices[at as usize].filters);
     if !route.rule.filters.is_empty() || !choice.is_empty() {
         let placeholder = std::mem::replace(response.headers_mut(), http::HeaderMap::new());
         let (mut parts, ()) = Response::new(()).into_parts();
@@ -563,6 +579,9 @@ fn response_filters(passage: &mut Passage, route: &Route, response: &mut Respons
             filter.on_response(&mut parts);
         }
         *response.headers_mut() = parts.headers;
+    }
+    if let Some(keep) = passage.keep.take() {
+        affinity::put(response.headers_mut(), *keep);
     }
     match (response.headers_mut().get_mut(&REQUEST_ID), &passage.settle.request_id) {
         (Some(id), _) => id.set_sensitive(true),

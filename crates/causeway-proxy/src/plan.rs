@@ -12,6 +12,7 @@ mod services;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use causeway_base::Seed;
@@ -50,6 +51,8 @@ pub(crate) struct Rules {
     pub own: Arc<ServicePolicy>,
     /// Services of rules whose clients stay with an endpoint.
     pub sticky: BTreeSet<ServiceKey>,
+    /// Whether a policy says that clients of a service stay with an endpoint.
+    pub has_sessions: bool,
     /// What is wrong with the documents, as far as only a proxy can tell.
     pub problems: Vec<String>,
 }
@@ -128,6 +131,8 @@ pub(crate) struct Service {
     pub left_out: Vec<(Box<str>, NotChosen)>,
     /// What policies say of calls to it.
     pub policy: Arc<ServicePolicy>,
+    /// A newer plan has another one in its place, or none.
+    pub is_replaced: AtomicBool,
     /// Where its instances are to whoever calls them by address; known only where connections are redirected.
     pub places: Vec<Place>,
     /// Requests that are under way to it; the same in every plan.
@@ -159,6 +164,36 @@ impl Plan {
         self.services.get(key)
     }
 
+    /// Tells the services of the plan before which of them are no longer those of this one.
+    pub(crate) fn replace(&self, last: &Plan) {
+        for (key, service) in &last.services {
+            if self.services.get(key).is_none_or(|now| !Arc::ptr_eq(now, service)) {
+                service.is_replaced.store(true, Relaxed);
+            }
+        }
+    }
+
+    /// The service as this plan has it, for a request that came by the one given; with no endpoints when it is gone.
+    pub(crate) fn newest(&self, service: &Arc<Service>) -> Arc<Service> {
+        match self.services.get(&service.key) {
+            _ if !service.is_replaced.load(Relaxed) => service.clone(),
+            Some(now) => now.clone(),
+            None => Arc::new(Service {
+                key: service.key.clone(),
+                number: service.number,
+                ports: vec![Port { number: None, protocol: Protocol::default(), group: Group::default() }],
+                is_declared: false,
+                direct: service.direct.clone(),
+                left_out: Vec::new(),
+                policy: service.policy.clone(),
+                is_replaced: AtomicBool::new(false),
+                places: Vec::new(),
+                circuit: service.circuit.clone(),
+                budget: service.budget.clone(),
+            }),
+        }
+    }
+
     /// The instance at an address, as a service of its own.
     pub(crate) fn instance_at(&self, address: SocketAddr) -> Option<Arc<Service>> {
         let mut all = self.services.values().flat_map(|s| s.places.iter().map(move |place| (s, place)));
@@ -175,6 +210,7 @@ impl Plan {
             places: vec![],
             circuit: service.circuit.clone(),
             budget: service.budget.clone(),
+            is_replaced: AtomicBool::new(false),
         }))
     }
 

@@ -36,7 +36,9 @@ pub(crate) async fn run(
             }
         }
         let revision = plan.revision;
-        shared.plan.store(Arc::new(plan));
+        let plan = Arc::new(plan);
+        shared.plan.store(plan.clone());
+        plan.replace(&last);
         planned.send_replace(revision);
         tracing::debug!(%revision, took = ?begun.elapsed(), "plan swapped");
     }

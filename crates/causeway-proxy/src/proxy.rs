@@ -37,7 +37,7 @@ use crate::series::Series;
 use crate::tls::{MeshTls, Spoken};
 use crate::virtuals::Virtuals;
 use crate::worker::{App, Scopes, Shared, Worker, lone_group, lone_service};
-use crate::{admin, limits, metrics, outbound, planner, scrape};
+use crate::{admin, hash, limits, metrics, outbound, planner, scrape};
 
 /// A running proxy. Cheap to clone; it ends by [`Proxy::drain`] or with its scope, not with its last clone.
 #[derive(Clone)]
@@ -94,6 +94,10 @@ impl Proxy {
             planned: planned.clone(),
             net: net.clone(),
             own: OwnAddresses::new(own),
+            source_key: match options.instance.as_str() {
+                "" => seed.fork().u64(),
+                name => hash::text(name),
+            },
             via: seed.fork().u64(),
             clock,
             origin,

@@ -6,7 +6,8 @@ use causeway_model::Failure;
 use serde_json::{Value, json};
 
 use crate::admin::Questions;
-use crate::endpoint::{Endpoint, Transport};
+use crate::balance::{Nearness, Share};
+use crate::endpoint::{Endpoint, Micros, Transport};
 use crate::proxy::Proxy;
 
 impl Questions for Proxy {
@@ -35,11 +36,19 @@ impl Proxy {
         let mut keys: Vec<_> = plan.services.keys().collect();
         keys.sort();
         let services = keys.into_iter().map(|key| {
-            let ports = plan.services[key].ports.iter().map(|port| {
-                let endpoints = port.group.endpoints.iter().map(|endpoint| endpoint_json(endpoint, now));
+            let service = &plan.services[key];
+            let ports = service.ports.iter().map(|port| {
+                let group = &port.group;
+                let endpoints = group.shares(now).flat_map(|share| {
+                    share.endpoints.iter().map(move |endpoint| endpoint_json(endpoint, &share, now))
+                });
+                let by = service.policy.balancer.as_ref().map(|said| &*said.by);
                 json!({
                     "port": port.number,
                     "protocol": port.protocol.as_str(),
+                    "algorithm": group.how.as_str(),
+                    "algorithm_by": by,
+                    "locality": group.how.here.as_ref().map_or("off", |_| "prefer"),
                     "endpoints": endpoints.collect::<Vec<_>>(),
                 })
             });
@@ -64,7 +73,7 @@ impl Proxy {
     }
 }
 
-fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
+fn endpoint_json(endpoint: &Endpoint, share: &Share<'_>, now: Micros) -> Value {
     let transport = match &endpoint.transport {
         Transport::Http1 => "http/1.1".to_owned(),
         Transport::Http2 => "h2c".to_owned(),
@@ -79,7 +88,16 @@ fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
         "transport": transport,
         "weight": endpoint.weight,
         "load": endpoint.vitals.load(),
+        "latency_us": endpoint.vitals.latency(now) as u64,
+        "region": endpoint.locality.region,
+        "zone": endpoint.locality.zone,
+        "nearness": share.nearness.map(Nearness::as_str),
+        "share_percent": share.percent,
+        "panic": share.is_panic,
         "ejected": endpoint.vitals.is_ejected(now),
+        "ejected_for": endpoint.vitals.ejected_for(now),
+        "ejected_left_ms": endpoint.vitals.ejected_until().saturating_sub(now) / 1000,
+        "probation": endpoint.vitals.is_on_probation(),
     })
 }
 

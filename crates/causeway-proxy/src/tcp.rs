@@ -31,7 +31,7 @@ use crate::story::{self, Lap};
 use crate::tally::Tally;
 use crate::tls::Spoken;
 use crate::worker::{App, Worker};
-use crate::{entry, limits, mesh_tcp, reason};
+use crate::{affinity, entry, limits, mesh_tcp, reason};
 
 /// Where a connection is to go.
 pub(crate) enum Target {
@@ -176,8 +176,8 @@ async fn say(client: &mut Leg, word: &[u8], is_last: bool) -> io::Result<()> {
 /// Why the last one did not take the connection.
 pub(crate) async fn reach(settle: &mut Settle, target: &Target) -> Result<Leg, NoConnection> {
     let worker = settle.worker.clone();
-    let (group, number) = match target {
-        Target::Foreign(group) => (&**group, None),
+    let (group, service, port, number) = match target {
+        Target::Foreign(group) => (&**group, None, None, None),
         Target::Service(service, port) => {
             settle.service = Some(service.clone());
             let is_ours = worker.shared.app.as_ref().is_some_and(|app| app.has(service));
@@ -185,16 +185,25 @@ pub(crate) async fn reach(settle: &mut Settle, target: &Target) -> Result<Leg, N
                 let details = format!("Service {} {why}", service.key);
                 NoConnection::new(ProxyError::ProxyConfigurationError, &details)
             })?;
-            (group, (!is_ours).then_some(service.number))
+            (group, Some(service), *port, (!is_ours).then_some(service.number))
         }
         Target::App(_) => unreachable!("`admit` says which service that is"),
     };
+    // Of all that can be hashed bytes have their source alone.
+    let key = group
+        .how
+        .hash
+        .as_ref()
+        .map(|_| affinity::source(&settle.inlet.way, &settle.inlet.client, worker.shared.source_key));
+    let pull = Pull { key, stay: None };
     let mut tried: Vec<u64> = Vec::new();
     loop {
         let begun = Instant::now();
         let now = worker.shared.micros(begun);
-        let endpoint = group.pick(&Ask { tried: &tried, pull: Pull::default(), now }, &worker.seed());
-        let endpoint = endpoint.ok_or_else(|| nobody(group))?;
+        let ask = Ask { tried: &tried, pull, now };
+        let endpoint = &worker
+            .pick(group, service, |service| service.raw_group(port).ok(), &ask)
+            .ok_or_else(|| nobody(group))?;
         settle.attempts += 1;
         settle.endpoint = Some(endpoint.clone());
         let in_flight = settle.in_flight.insert(InFlight::new(&endpoint.vitals, now));

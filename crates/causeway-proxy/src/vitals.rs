@@ -23,12 +23,12 @@ const COST_FLOOR: f64 = 1_000.0;
 /// Distress of an endpoint of which every attempt fails.
 const DISTRESS_WHOLE: f64 = 65_536.0;
 /// By how much of what is missing to the whole a failure adds, and a good answer takes away.
-const DISTRESS_STEP: f64 = 1.0 / 8.0;
-/// Where nobody answers at all the next request will not find anybody either.
-const DISTRESS_UNREACHABLE: f64 = 0.75;
-/// How much dearer an endpoint is of which every attempt fails. It grows with the third power, so that one failure among many
-/// good answers counts little (1.4 times): else every endpoint with one error in a hundred would be fled in turn.
-const DISTRESS_FACTOR: f64 = 200.0;
+const DISTRESS_STEP: f64 = 1.0 / 16.0;
+/// Up to here distress changes nothing. It is what five failures in a row make: an endpoint that fails every request is ejected
+/// (`outlier`) and must be asked that often for it, and one with an error now and then is as good as its peers, which have them too.
+const DISTRESS_BORNE: f64 = 0.3;
+/// How much dearer an endpoint is of which every attempt fails, about: it grows with the square of what is not borne.
+const DISTRESS_FACTOR: f64 = 400.0;
 /// The least share of a new endpoint.
 const WARMTH_MIN: f64 = 0.1;
 
@@ -46,11 +46,13 @@ pub(crate) struct Vitals {
     waits_since: AtomicU64,
     /// Share of failed attempts, of [`DISTRESS_WHOLE`].
     distress: AtomicU32,
-    /// In a row.
+    /// In a row; one of a connection counts more.
     pub failures: AtomicU32,
+    /// Whether the last failure was that nobody was there.
+    was_unreachable: AtomicBool,
     /// One after the other, without a good time between them.
     pub ejections: AtomicU32,
-    pub ejected_until: AtomicU64,
+    ejected_until: AtomicU64,
     /// Was ejected, and has not yet shown that it is well: one request at a time waits for an answer.
     on_probation: AtomicBool,
     pub born: AtomicU64,
@@ -109,15 +111,15 @@ impl Vitals {
         let since = now.saturating_sub(self.observed_at.swap(now, Relaxed));
         let latency = halved(self.latency.load(Relaxed) as f64, since, LATENCY_HALF_LIFE) as u64;
         self.latency.store(latency.max(took), Relaxed);
+        self.was_unreachable.store(is_unreachable, Relaxed);
         let before = halved(f64::from(self.distress.load(Relaxed)), since, DISTRESS_HALF_LIFE);
-        let least = if is_unreachable { DISTRESS_UNREACHABLE * DISTRESS_WHOLE } else { 0.0 };
         let after = before + (DISTRESS_WHOLE - before) * DISTRESS_STEP;
-        self.distress.store(after.max(least) as u32, Relaxed);
+        self.distress.store(after as u32, Relaxed);
     }
 
     /// An attempt was given up that would have taken longer than this: news only if that is longer than it is thought to take.
     pub(crate) fn given_up(&self, now: Micros, took: Micros) {
-        if took as f64 > self.latency(now) {
+        if took as f64 > self.known_latency(now) {
             self.observed_at.store(now, Relaxed);
             self.latency.store(took, Relaxed);
         }
@@ -130,16 +132,20 @@ impl Vitals {
 
     /// The latency to expect, in microseconds.
     pub(crate) fn latency(&self, now: Micros) -> f64 {
-        let observed_at = self.observed_at.load(Relaxed);
-        let known =
-            halved(self.latency.load(Relaxed) as f64, now.saturating_sub(observed_at), LATENCY_HALF_LIFE);
+        let known = self.known_latency(now);
         if self.under_way.load(Relaxed) >> 32 == 0 {
             return known;
         }
         // Somebody waits, and nothing has come for so long: then an answer takes at least that long. So one that hangs is fled
         // long before a time limit says so.
-        let silent = now.saturating_sub(observed_at.max(self.waits_since.load(Relaxed)));
-        known.max(silent as f64)
+        let since = self.observed_at.load(Relaxed).max(self.waits_since.load(Relaxed));
+        known.max(now.saturating_sub(since) as f64)
+    }
+
+    /// As it was seen, whoever waits now.
+    fn known_latency(&self, now: Micros) -> f64 {
+        let since = now.saturating_sub(self.observed_at.load(Relaxed));
+        halved(self.latency.load(Relaxed) as f64, since, LATENCY_HALF_LIFE)
     }
 
     /// What one more request would cost here: expected latency times the queue it joins, times what failures make of it. `share` is
@@ -150,7 +156,7 @@ impl Vitals {
         if distress != 0 {
             let since = now.saturating_sub(self.observed_at.load(Relaxed));
             let distress = halved(f64::from(distress), since, DISTRESS_HALF_LIFE) / DISTRESS_WHOLE;
-            cost *= 1.0 + DISTRESS_FACTOR * distress.powi(3);
+            cost *= 1.0 + DISTRESS_FACTOR * (distress - DISTRESS_BORNE).max(0.0).powi(2);
         }
         cost
     }
@@ -159,6 +165,19 @@ impl Vitals {
 
     pub(crate) fn is_ejected(&self, now: Micros) -> bool {
         self.ejected_until.load(Relaxed) > now
+    }
+
+    pub(crate) fn ejected_until(&self) -> Micros {
+        self.ejected_until.load(Relaxed)
+    }
+
+    /// Why it is left alone, in words; nothing when it is not.
+    pub(crate) fn ejected_for(&self, now: Micros) -> Option<String> {
+        let failures = self.failures.load(Relaxed);
+        self.is_ejected(now).then(|| match self.was_unreachable.load(Relaxed) {
+            true => "no connection could be made".to_owned(),
+            false => format!("{failures} failures in a row"),
+        })
     }
 
     /// Leaves it alone until then. What is known of it is of its bad time: when that is over one request finds out.
@@ -265,21 +284,30 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_among_many_answers_counts_little_and_many_count_much() {
+    fn failures_now_and_then_count_nothing_and_many_count_much() {
         let vitals = Vitals::default();
         vitals.answered(0, 1_000);
         let well = vitals.cost(0, 1.0);
-        vitals.failed(0, 10, false);
-        let once = vitals.cost(0, 1.0) / well;
-        assert!((1.1..2.0).contains(&once), "{once}");
-        (0..4).for_each(|_| vitals.failed(0, 10, false));
-        assert!(vitals.cost(0, 1.0) / well > 15.0);
-        (0..40).for_each(|_| vitals.failed(0, 10, false));
-        assert!(vitals.cost(0, 1.0) / well > 150.0);
-        assert!(vitals.cost(9 * SECOND, 1.0) / well < 2.0, "forgotten");
-        let gone = Vitals::default();
-        gone.failed(0, 10, true);
-        assert!(gone.cost(0, 1.0) / well > 50.0, "nobody is there");
+        let dearer = |now| vitals.cost(now, 1.0) / well;
+        (0..5).for_each(|_| vitals.failed(0, 10, false));
+        assert_eq!(dearer(0), 1.0, "so that it is asked until it is ejected");
+        (0..10).for_each(|_| vitals.failed(0, 10, false));
+        assert!(dearer(0) > 10.0, "{}", dearer(0));
+        (0..40).for_each(|_| vitals.failed(0, 10, true));
+        assert!(dearer(0) > 150.0, "{}", dearer(0));
+        assert_eq!(dearer(3 * SECOND), 1.0, "forgotten");
+        // Every second attempt fails: never so many in a row that it would be ejected, but dear.
+        for _ in 0..40 {
+            vitals.failed(3 * SECOND, 10, false);
+            vitals.answered(3 * SECOND, 10);
+        }
+        assert!((2.0..40.0).contains(&dearer(3 * SECOND)), "{}", dearer(3 * SECOND));
+        // One in ten.
+        for _ in 0..20 {
+            vitals.failed(9 * SECOND, 10, false);
+            (0..9).for_each(|_| vitals.answered(9 * SECOND, 10));
+        }
+        assert_eq!(dearer(9 * SECOND), 1.0);
     }
 
     #[test]
@@ -301,16 +329,18 @@ mod tests {
 
     #[test]
     fn who_gives_up_knows_only_that_it_would_have_taken_longer() {
-        let vitals = Vitals::default();
+        let vitals = Arc::new(Vitals::default());
         vitals.answered(0, 5_000);
         vitals.given_up(0, 1_000);
         assert_eq!(vitals.latency(0), 5_000.0, "an impatient client is no news");
-        vitals.given_up(0, 80_000);
-        assert_eq!(vitals.latency(0), 80_000.0);
+        let waits = InFlight::new(&vitals, 0);
+        vitals.given_up(80_000, 80_000);
+        drop(waits);
+        assert_eq!(vitals.latency(80_000), 80_000.0, "also when it was the only one under way");
         assert_eq!((vitals.failures.load(Relaxed), vitals.distress.load(Relaxed)), (0, 0), "and no failure");
         assert!(!vitals.has_answered_since(0));
-        vitals.answered(7, 5_000);
-        assert!(vitals.has_answered_since(6) && !vitals.has_answered_since(7));
+        vitals.answered(90_000, 5_000);
+        assert!(vitals.has_answered_since(80_000) && !vitals.has_answered_since(90_000));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::balance::Group;
+use crate::balance::{Ask, Group};
 use crate::bell::Bell;
 use crate::config::Tracing;
 use crate::date::Date;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub planned: watch::Receiver<Revision>,
     pub net: Net,
     pub own: OwnAddresses,
+    /// Stands for the calls of this proxy's own app where calls are told apart by who makes them.
+    pub source_key: u64,
     /// Of which this proxy's pseudonym in `Via` is made.
     pub via: u64,
     pub clock: Clock,
@@ -231,6 +233,22 @@ impl Worker {
         Seed::from_number(self.draws.fetch_add(0x5851_F42D_4C95_7F2D, Relaxed))
     }
 
+    /// The endpoint for an attempt: of `group`, or of the one that `of` finds in the newest plan when the service that it belongs to
+    /// has been replaced since. An endpoint that is gone is not asked by a request that came before it went.
+    pub(crate) fn pick(
+        &self,
+        group: &Group,
+        service: Option<&Arc<Service>>,
+        of: impl Fn(&Service) -> Option<&Group>,
+        ask: &Ask<'_>,
+    ) -> Option<Arc<Endpoint>> {
+        let seed = self.seed();
+        match service.filter(|service| service.is_replaced.load(Relaxed)) {
+            None => group.pick(ask, &seed).cloned(),
+            Some(service) => of(&self.shared.plan.load().newest(service))?.pick(ask, &seed).cloned(),
+        }
+    }
+
     /// The endpoint that is a foreign host.
     pub(crate) fn foreign(&self, host: &str, port: u16) -> Arc<Group> {
         let mut foreign = self.foreign.lock();
@@ -254,7 +272,7 @@ pub(crate) fn lone_group(id: u64, host: &str, port: u16, transport: Transport) -
 
 /// A service of one endpoint that no plan names: the sidecar's app.
 pub(crate) fn lone_service(key: ServiceKey, protocol: Protocol, group: Group) -> Arc<Service> {
-    let (direct, policy) = Default::default();
+    let (direct, policy, is_replaced) = Default::default();
     let ports = vec![Port { number: None, protocol, group }];
     let (left_out, places) = Default::default();
     let (circuit, budget) = (Arc::default(), Arc::default());
@@ -267,6 +285,7 @@ pub(crate) fn lone_service(key: ServiceKey, protocol: Protocol, group: Group) ->
         direct,
         left_out,
         policy,
+        is_replaced,
         places,
         circuit,
         budget,

@@ -5,6 +5,8 @@
 mod access;
 #[path = "whole/admission.rs"]
 mod admission;
+#[path = "whole/balance.rs"]
+mod balance;
 #[path = "whole/common.rs"]
 mod common;
 

@@ -158,7 +158,7 @@ fn another(delivery: &Delivery<'_>, settle: &Settle, known: &[u64], now: Instant
     let now = delivery.worker.shared.micros(now);
     // What ties the request to one endpoint has been followed with the first try.
     let ask = Ask { tried: known, pull: Pull::default(), now };
-    let endpoint = delivery.group.pick(&ask, &delivery.worker.seed())?;
+    let endpoint = delivery.pick(&ask)?;
     if known.contains(&endpoint.id) {
         return None;
     }
@@ -168,7 +168,7 @@ fn another(delivery: &Delivery<'_>, settle: &Settle, known: &[u64], now: Instant
     }
     debug_assert!(settle.attempts > 0, "the first was counted by the delivery");
     delivery.count(Tally::Hedge);
-    Some(endpoint.clone())
+    Some(endpoint)
 }
 
 fn give_up(delivery: &Delivery<'_>, settle: &mut Settle, endpoint: &Arc<Endpoint>, lap: Lap) {

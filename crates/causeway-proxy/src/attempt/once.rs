@@ -17,7 +17,7 @@ use super::outcome::{Blame, Failure, Outcome, Word};
 use super::replay::Replay;
 use super::terms::{Deadline, Terms};
 use super::wait::{Late, Wait};
-use crate::balance::{Group, Pull};
+use crate::balance::{Ask, Group, Pull};
 use crate::body::Inflow;
 use crate::endpoint::Endpoint;
 use crate::inlet::Way;
@@ -36,6 +36,8 @@ pub(crate) struct Delivery<'a> {
     pub group: &'a Group,
     /// None for what is no service of the plan: a foreign host, the sidecar's own app.
     pub service: Option<&'a Arc<Service>>,
+    /// Which port of it.
+    pub port: Option<u16>,
     pub terms: &'a Terms<'a>,
     /// What ties the request to one of the group's endpoints.
     pub pull: Pull,
@@ -51,6 +53,11 @@ impl Delivery<'_> {
     /// The service's number in the ledger.
     pub(super) fn number(&self) -> Option<usize> {
         self.service.map(|service| service.number)
+    }
+
+    /// The endpoint for the next attempt, of the newest plan: one that is gone since the request began is not asked.
+    pub(super) fn pick(&self, ask: &Ask<'_>) -> Option<Arc<Endpoint>> {
+        self.worker.pick(self.group, self.service, |service| service.http_group(self.port).ok(), ask)
     }
 
     pub(super) fn count(&self, what: Tally) {

@@ -75,6 +75,20 @@ impl How {
     }
 }
 
+impl How {
+    /// The algorithm as documents name it.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::PeakEwma => "peakEwma",
+            Algorithm::LeastRequest => "leastRequest",
+            Algorithm::RoundRobin => "roundRobin",
+            Algorithm::Random => "random",
+            Algorithm::RingHash => "ringHash",
+            Algorithm::Maglev => "maglev",
+        }
+    }
+}
+
 impl Default for How {
     fn default() -> Self {
         How::new(None, &Locality::default())

@@ -128,6 +128,7 @@ impl Compiler {
             Role::Client { source } => rules.mesh = mesh(picture, source, &mut rules.problems),
         }
         rules.sticky = sticky.into_inner();
+        rules.has_sessions = self.policies.has_sessions();
         rules
     }
 }

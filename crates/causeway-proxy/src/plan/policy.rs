@@ -123,6 +123,13 @@ impl Policies {
         Policies { by_target, used: RefCell::new(used.collect()), nothing: last.nothing }
     }
 
+    /// Whether any says that clients stay with an endpoint.
+    pub(super) fn has_sessions(&self) -> bool {
+        self.by_target.values().flatten().any(
+            |written| matches!(&written.object.spec, Spec::TrafficPolicy(said) if said.affinity.is_some()),
+        )
+    }
+
     /// What is said of a service; one that is a subset of another follows that one where nothing is said of itself.
     pub(super) fn of_service(&self, service: &ServiceKey, subset_of: Option<&Name>) -> Arc<ServicePolicy> {
         let target = |kind, name: &Name| PolicyTarget {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use causeway_identity::Credentials;
 use causeway_model::{
@@ -205,6 +206,7 @@ impl Services {
             direct,
             left_out,
             policy,
+            is_replaced: AtomicBool::new(false),
             places,
             circuit,
             budget,
