@@ -9,3 +9,4 @@ mod outage;
 mod security;
 mod shop;
 mod steady;
+mod transparent;

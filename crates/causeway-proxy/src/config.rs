@@ -106,7 +106,8 @@ pub struct Options {
     pub workers: usize,
     /// Its identity, kept current by its owner (rotation needs no restart). Without one no mesh call goes in or out.
     pub credentials: Option<Credentials>,
-    /// The picture; the newest is compiled into a plan whenever it changes.
+    /// The picture, from the first one on (its owner waits for that: what it does not say about who may call the app is not forbidden);
+    /// the newest is compiled into a plan whenever it changes.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Told a service's key at its first use, once, when the picture does not hold it; `None` when the picture is whole.
     pub wants: Option<mpsc::UnboundedSender<ServiceKey>>,

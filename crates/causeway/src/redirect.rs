@@ -21,8 +21,8 @@ use crate::dns::Ports;
 pub(crate) const MARK: u32 = 0x6377_0001;
 /// Tables of ours begin so; the id of the process and when it began follow.
 const TABLE: &str = "causeway_";
-/// Just before other rules that change destinations (such as those that container engines make for their own DNS).
-const PRIORITY: &str = "dstnat - 1";
+/// Just before other rules that change destinations, which are at -100 (such as those that container engines make for their DNS).
+const PRIORITY: &str = "-101";
 /// Where programs of the system may be that a user's path does not name.
 const SYSTEM_PATH: &str = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin";
 
@@ -222,10 +222,11 @@ fn program(name: &str) -> Command {
 // === the route to virtual addresses ===
 
 /// Sees to it that a connection to a virtual address has a route, without which it fails before it could be redirected. True when
-/// one was added.
+/// it is one of ours: added now, or left behind by a sidecar that was killed.
 fn ensure_route() -> Result<bool> {
     if is_routed()? {
-        return Ok(false);
+        let shown = program("ip").args(["-4", "route", "show", "exact", VIRTUAL_NET]).output();
+        return Ok(shown.is_ok_and(|shown| String::from_utf8_lossy(&shown.stdout).contains("dev lo")));
     }
     let added = program("ip").args(["-4", "route", "add", VIRTUAL_NET, "dev", "lo"]).output();
     let why = match added {
@@ -262,7 +263,7 @@ mod tests {
 delete table inet causeway_9_8
 table inet causeway_1_2 {
   chain output {
-    type nat hook output priority dstnat - 1; policy accept;
+    type nat hook output priority -101; policy accept;
     meta mark 0x63770001 return
     meta nfproto ipv4 udp dport 53 redirect to :1
     meta nfproto ipv4 tcp dport 53 redirect to :2

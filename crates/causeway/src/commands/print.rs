@@ -35,7 +35,20 @@ pub(crate) fn cell(value: &Value) -> String {
     }
 }
 
-/// A time as the API takes it, `1500ms`.
+/// A time as the API takes it, `1m30s`.
 pub(crate) fn millis(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
+    causeway_spec::duration::format(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_reads_the_times_that_we_write() {
+        for wanted in [0, 1, 1500, 99_999, 100_000, 3_600_000, 86_400_000] {
+            let duration = Duration::from_millis(wanted);
+            assert_eq!(causeway_spec::duration::parse(&millis(duration)), Some(duration));
+        }
+    }
 }
