@@ -15,6 +15,8 @@ use causeway_identity::Credentials;
 use causeway_model::{Locality, Name, Protocol, ServiceKey, Snapshot};
 use tokio::sync::{mpsc, watch};
 
+use crate::otlp::Otlp;
+
 /// What a proxy does.
 #[derive(Clone, Debug)]
 pub enum Role {
@@ -77,19 +79,6 @@ impl Default for Tracing {
     fn default() -> Self {
         Tracing { ratio: 0.01, few_per_second: 5, follow_per_second: 50, otlp: None }
     }
-}
-
-/// A collector of OpenTelemetry data.
-#[derive(Clone, Debug)]
-pub struct Otlp {
-    /// `http://host:port` or `https://…`, with the path where there is one.
-    pub endpoint: String,
-    /// Whether it is gRPC that is spoken there; protobuf over HTTP/1.1 otherwise.
-    pub is_grpc: bool,
-    /// Fields of each request, such as a key.
-    pub headers: Vec<(String, String)>,
-    /// PEM of the roots to trust at `https`; the machine's own when not said.
-    pub roots: Option<String>,
 }
 
 /// Everything a proxy is told.

@@ -50,6 +50,7 @@ mod mesh_name;
 mod mesh_tcp;
 mod metrics;
 mod naming;
+mod otlp;
 mod outbound;
 mod outgoing;
 mod outlier;
@@ -93,8 +94,9 @@ mod virtuals;
 mod vitals;
 mod worker;
 
-pub use config::{Options, Otlp, Role, Sidecar, Tracing};
+pub use config::{Options, Role, Sidecar, Tracing};
 pub use error::Error;
 pub use naming::Named;
+pub use otlp::{BadOtlp, Otlp};
 pub use proxy::Proxy;
 pub use virtuals::VIRTUAL_NET;

@@ -119,6 +119,12 @@ pub(crate) const RECORD_BATCH_AGE: Duration = Duration::from_millis(200);
 pub(crate) const REFILLS_PER_SECOND: u32 = 5;
 /// Spans that each worker keeps until they are collected, some 1 kB each.
 pub(crate) const SPANS_KEPT_MAX: usize = 2_048;
+/// How often spans are collected for the collector.
+pub(crate) const SPANS_EVERY: Duration = Duration::from_millis(500);
+/// Spans that wait to be reported to the node, which hears once a second.
+pub(crate) const SPANS_REPORTED_MAX: usize = 1_000;
+/// How long the last spans may take at the end.
+pub(crate) const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Failures a second of each worker whose spans are made though they were not sampled.
 pub(crate) const LATE_TRACES_PER_SECOND: f64 = 20.0;
 /// Batches that may wait for the writer; more are dropped and counted.

@@ -31,6 +31,8 @@ pub(crate) struct Scrape {
     /// What access policies decided of calls for the sidecar's own app.
     pub decisions: Decisions,
     pub records_dropped: u64,
+    /// Spans that a collector has, and those that it could not be sent.
+    pub spans: Option<(u64, u64)>,
     pub gauges: Vec<Gauge>,
 }
 
@@ -96,6 +98,16 @@ fn write_all(text: &mut String, scrape: &Scrape) -> fmt::Result {
         "Access records that the writer was too slow for.",
     )?;
     writeln!(text, "causeway_proxy_records_dropped_total {}", scrape.records_dropped)?;
+    if let Some((sent, lost)) = scrape.spans {
+        head(
+            text,
+            "causeway_proxy_spans_exported",
+            "counter",
+            "Spans that the collector took, or could not be sent.",
+        )?;
+        writeln!(text, "causeway_proxy_spans_exported_total{{outcome=\"sent\"}} {sent}")?;
+        writeln!(text, "causeway_proxy_spans_exported_total{{outcome=\"lost\"}} {lost}")?;
+    }
     let mut last = "";
     for Gauge { name, help, labels, value } in &scrape.gauges {
         if *name != last {

@@ -18,7 +18,7 @@ use causeway_filters::Client;
 use causeway_filters::caller::Caller;
 use causeway_filters::forwarded::Forwarded;
 use causeway_model::traffic::EDGES_MAX;
-use causeway_model::{Edge, Name, Observations, Protocol, Revision, ServiceKey, TrafficReport};
+use causeway_model::{Edge, Name, Observations, Protocol, Revision, ServiceKey, Span, TrafficReport};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -30,6 +30,7 @@ use crate::error::Error;
 use crate::inlet::{Inlet, Way};
 use crate::kept::app_gate;
 use crate::listen::{self, Opened, Opening};
+use crate::otlp::Exporter;
 use crate::own::OwnAddresses;
 use crate::plan::compile::Compiler;
 use crate::records::Sink;
@@ -57,6 +58,9 @@ struct Inner {
     is_gateway: bool,
     admin: Option<SocketAddr>,
     fixed: Vec<Opening>,
+    exporter: Option<Exporter>,
+    /// Spans that wait to be reported to the node.
+    spans: parking_lot::Mutex<Vec<Span>>,
     /// Which services have metric series of their own.
     series: parking_lot::Mutex<Series>,
 }
@@ -67,7 +71,7 @@ impl Proxy {
     /// # Errors
     /// [`Error`] says which address cannot be used.
     pub async fn start(options: Options, scope: &Scope) -> Result<Proxy, Error> {
-        let Options { role, net, clock, seed, workers, credentials, mut snapshots, .. } = options;
+        let Options { role, net, clock, seed, workers, credentials, mut snapshots, tracing, .. } = options;
         let fixed = match &role {
             Role::Sidecar(sidecar) => doors::of_sidecar(&net, sidecar)?,
             Role::Gateway { .. } | Role::Client { .. } => Vec::new(),
@@ -114,10 +118,12 @@ impl Proxy {
             edge: vec![Arc::new(Forwarded), Arc::new(Caller)],
             outgoing: vec![Arc::new(Caller)],
             is_draining: AtomicBool::new(false),
-            tracing: options.tracing,
+            tracing,
             is_retiring: AtomicBool::new(false),
         });
         shared.renew_wall();
+        let exporter =
+            shared.tracing.otlp.clone().map(|otlp| Exporter::start(otlp, net.clone(), seed.fork(), scope));
         if let Role::Sidecar(sidecar) = &role {
             sidecar.upstreams.iter().for_each(|(key, _)| shared.want(key));
         }
@@ -162,6 +168,8 @@ impl Proxy {
                 is_gateway,
                 admin: admin_address,
                 fixed,
+                exporter,
+                spans: parking_lot::Mutex::default(),
                 series: parking_lot::Mutex::default(),
             }),
         };
@@ -185,6 +193,15 @@ impl Proxy {
             Ok(())
         });
         spawn(stop, "tidy", tidy(proxy.inner.caller.clone()));
+        if proxy.inner.exporter.is_some() {
+            let proxy = proxy.clone();
+            spawn(stop, "spans", async move {
+                loop {
+                    tokio::time::sleep(limits::SPANS_EVERY).await;
+                    proxy.collect_spans();
+                }
+            });
+        }
         if let Some(listener) = admin {
             let admin_scope = scope.child("admin");
             let serving = admin::serve(proxy.clone(), listener, admin_scope.clone());
@@ -314,16 +331,32 @@ impl Proxy {
         for worker in &self.inner.workers {
             let failures = worker.ledger.take_failures();
             seen.failures.extend(failures.into_iter().map(Arc::unwrap_or_clone));
-            seen.spans.extend(worker.ledger.take_spans());
         }
+        self.collect_spans();
+        seen.spans = std::mem::take(&mut self.inner.spans.lock());
         seen
+    }
+
+    /// Takes the workers' spans: the collector is sent all, the node is told of what there is room for.
+    fn collect_spans(&self) {
+        let inner = &self.inner;
+        let spans: Vec<Span> = inner.workers.iter().flat_map(|worker| worker.ledger.take_spans()).collect();
+        if let Some(exporter) = &inner.exporter {
+            exporter.offer(&spans);
+        }
+        let mut waiting = inner.spans.lock();
+        let room = limits::SPANS_REPORTED_MAX.saturating_sub(waiting.len());
+        waiting.extend(spans.into_iter().take(room));
     }
 
     /// What the proxy counts, for Prometheus: at most 2,000 series whatever the traffic.
     pub fn metrics(&self) -> String {
         let inner = &self.inner;
         let connections = inner.scopes.connections.tasks();
-        let scrape = scrape::scrape(&inner.shared, &inner.workers, inner.is_gateway, connections);
+        let mut scrape = scrape::scrape(&inner.shared, &inner.workers, inner.is_gateway, connections);
+        if let Some(exporter) = &inner.exporter {
+            scrape.spans = Some((exporter.counts().sent.load(Relaxed), exporter.counts().lost.load(Relaxed)));
+        }
         metrics::exposition(scrape, &mut inner.series.lock())
     }
 
@@ -380,6 +413,11 @@ impl Proxy {
         inner.scopes.bell.ring(Level::End);
         inner.workers.iter().for_each(|worker| worker.pool.close());
         inner.scopes.force.cancel();
+        if let Some(exporter) = &inner.exporter {
+            self.collect_spans();
+            // A collector that is away must not hold up the end.
+            let _ = tokio::time::timeout(limits::LAST_SPANS, exporter.flush()).await;
+        }
         is_whole
     }
 

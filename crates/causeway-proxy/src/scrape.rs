@@ -25,6 +25,7 @@ pub(crate) fn scrape(
         refused: Default::default(),
         decisions: Default::default(),
         records_dropped: 0,
+        spans: None,
         gauges: gauges(shared, workers, connections),
     };
     for worker in workers {

@@ -18,6 +18,8 @@ mod gateway;
 mod http1;
 #[path = "whole/mesh.rs"]
 mod mesh;
+#[path = "whole/otlp.rs"]
+mod otlp;
 #[path = "whole/resilience.rs"]
 mod resilience;
 #[path = "whole/retries.rs"]

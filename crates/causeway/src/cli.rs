@@ -200,9 +200,16 @@ pub(crate) struct DataPath {
     /// Data-path threads; one for each core when not given
     #[arg(long, env = "CAUSEWAY_WORKERS", value_name = "N")]
     pub(crate) workers: Option<usize>,
-    /// Where access records go: `stdout`, `stderr`, `off` or a file
+    /// Where access records go: `stdout` (or `-`), `stderr`, `off` or a file
     #[arg(long, env = "CAUSEWAY_ACCESS_LOG", default_value = "off", value_name = "WHERE")]
     pub(crate) access_log: String,
+    /// Share of requests that are traced, 0 to 1, besides a few a second in any case; at 0 none but those that come flagged
+    #[arg(long, env = "CAUSEWAY_TRACE_RATIO", default_value = "0.01", value_parser = parse_ratio, value_name = "RATIO")]
+    pub(crate) trace_ratio: f64,
+    /// OpenTelemetry collector that is sent spans: `http://HOST:4317` (gRPC) or `http://HOST:4318` (HTTP); the standard
+    /// OTEL_EXPORTER_OTLP_… variables say the same when this does not
+    #[arg(long, env = "CAUSEWAY_OTLP", value_name = "URL")]
+    pub(crate) otlp: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -612,6 +619,12 @@ pub(crate) enum SagaVerb {
 /// Prints a completion script for `shell`.
 pub(crate) fn complete(shell: clap_complete::Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "causeway", &mut std::io::stdout());
+}
+
+/// A share, 0 to 1.
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    (0.0..=1.0).contains(&ratio).then_some(ratio).ok_or_else(|| "not from 0 to 1".to_owned())
 }
 
 /// A time as people write it: `10s`, `1m30s`, `200ms`.

@@ -15,7 +15,7 @@ use causeway_base::scope::Failure;
 use causeway_base::{Clock, OnFailure, Scope, Seed};
 use causeway_identity::{Credentials, Issued, Renew, RenewError, Rotator, enroll};
 use causeway_model::{Locality, ServiceKey};
-use causeway_proxy::{Options, Proxy, Role};
+use causeway_proxy::{Options, Proxy, Role, Tracing};
 use causeway_registry::Registry;
 
 /// How often calls that were seen are handed on.
@@ -28,6 +28,7 @@ pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) net: Net,
     pub(crate) registry: Registry,
+    pub(crate) tracing: Tracing,
     /// Where the node runs.
     pub(crate) locality: Locality,
 }
@@ -77,6 +78,7 @@ impl House {
             workers: path.workers,
             credentials: Some(credentials),
             records: path.records,
+            tracing: self.tracing.clone(),
             locality: self.locality.clone(),
             ..Options::new(role, self.registry.watch())
         };

@@ -25,6 +25,7 @@ mod redirect;
 mod sidecar;
 mod signals;
 mod state;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::cli::{Role, Up};
 use crate::home::Home;
 use crate::house::{self, House};
-use crate::{checks, documents, gateways, notify_ready};
+use crate::{checks, documents, gateways, notify_ready, traces};
 
 /// How long each floor of the house may take to end.
 const FLOOR_END_MAX: Duration = Duration::from_secs(10);
@@ -135,6 +135,7 @@ async fn serve(
         clock: clock.clone(),
         net: net.clone(),
         registry: registry.clone(),
+        tracing: traces::wanted(&up.data_path)?,
         locality: up.place.locality(),
     };
     let observed = Observed::new(clock.clone());

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 pub(crate) fn sink(wanted: &str) -> Result<Option<Box<dyn Write + Send>>> {
     Ok(match wanted {
         "off" => None,
-        "stdout" => Some(Box::new(std::io::stdout())),
+        "stdout" | "-" => Some(Box::new(std::io::stdout())),
         "stderr" => Some(Box::new(std::io::stderr())),
         path => {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(path);

@@ -34,6 +34,7 @@ use crate::dns::{self, Resolvers};
 use crate::records;
 use crate::redirect::{self, Redirect, Wanted};
 use crate::state::{self, Self_, StateDir};
+use crate::traces;
 
 /// Last label of the mesh's host names.
 const MESH_SUFFIX: &str = "mesh";
@@ -200,7 +201,7 @@ impl Process {
             mesh_suffix: MESH_SUFFIX.into(),
             admin: Some(join.listen_admin.unwrap_or_else(|| free_admin(me.admin))),
             records: records::sink(&join.data_path.access_log)?,
-            tracing: causeway_proxy::Tracing::default(),
+            tracing: traces::wanted(&join.data_path)?,
         };
         let proxy = Proxy::start(options, &scope).await.map_err(|error| anyhow!("{error}"))?;
         let (inbound, outbound, admin) =
