@@ -139,10 +139,7 @@ pub(crate) const FAILURES_UNREPORTED_MAX: usize = 256;
 pub(crate) const STORY_LINES_MAX: usize = 16;
 /// Bytes of one line of a story: error texts come from outside.
 pub(crate) const STORY_WORDS_MAX: usize = 400;
-/// A connection of bytes on which nothing moves in either direction ends after this: as long as Envoy's, because pools of
-/// connections to databases are quiet for long.
-pub(crate) const RAW_IDLE: Duration = Duration::from_secs(3600);
-/// A silent peer of such a connection is asked by the kernel whether it lives; one that was cut off is noticed within minutes.
+/// A silent peer of a connection of bytes is asked by the kernel whether it lives; one that was cut off is noticed within minutes.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Buffers of 16 KiB, buffers of 256 KiB, and pipes that a worker keeps when nobody uses them: 3 MiB and 128 file descriptors.
 pub(crate) const SPARE_SMALL_MAX: usize = 64;

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use causeway_base::Scope;
 use causeway_base::net::{Net, Stream};
@@ -239,12 +240,21 @@ pub(crate) fn tls_error(error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-pub(crate) async fn in_time<T>(
+async fn in_time<T>(
+    endpoint: &Endpoint,
+    make: impl Future<Output = io::Result<T>>,
+) -> Result<T, NoConnection> {
+    within(limits::CONNECT, endpoint, make).await
+}
+
+/// Makes a connection, or says why there is none.
+pub(crate) async fn within<T>(
+    limit: Duration,
     endpoint: &Endpoint,
     make: impl Future<Output = io::Result<T>>,
 ) -> Result<T, NoConnection> {
     let place = || format!("{} at {}:{}", endpoint.name, endpoint.host, endpoint.port);
-    match tokio::time::timeout(limits::CONNECT, make).await {
+    match tokio::time::timeout(limit, make).await {
         Ok(Ok(made)) => Ok(made),
         Ok(Err(error)) => {
             let kind = match error.kind() {
@@ -257,7 +267,7 @@ pub(crate) async fn in_time<T>(
             Err(NoConnection { error: kind, details: format!("cannot connect to {}: {error}", place()) })
         }
         Err(_) => {
-            let details = format!("cannot connect to {} within {:?}", place(), limits::CONNECT);
+            let details = format!("cannot connect to {} within {limit:?}", place());
             Err(NoConnection { error: ProxyError::ConnectionTimeout, details })
         }
     }

@@ -36,6 +36,8 @@ pub(crate) enum End {
     Orderly,
     /// Nothing moved for as long as is allowed.
     Idle,
+    /// It is as old as it may become; its owner says so.
+    Aged,
     /// The client's side broke.
     Client(io::Error),
     /// The service's side broke.
@@ -50,13 +52,13 @@ pub(crate) async fn pump(
     client: &mut Leg,
     service: &mut Leg,
     spare: &Spare,
-    idle: Duration,
+    idle: Option<Duration>,
     moved: &mut Moved,
 ) -> End {
     let (mut up, mut down) = (Direction::default(), Direction::default());
-    let sleep = tokio::time::sleep(idle);
+    let sleep = tokio::time::sleep(idle.unwrap_or_default());
     tokio::pin!(sleep);
-    let mut watch = Watch { idle, sleep, last: Instant::now() };
+    let mut watch = idle.map(|idle| Watch { idle, sleep, last: Instant::now() });
     poll_fn(|cx| {
         let before = up.moved + down.moved;
         let upwards = up.poll(cx, client, service, spare);
@@ -66,7 +68,10 @@ pub(crate) async fn pump(
             (Poll::Ready(Err(broke)), _) => Poll::Ready(broke.upwards()),
             (_, Poll::Ready(Err(broke))) => Poll::Ready(broke.downwards()),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Orderly),
-            _ => watch.poll(cx, up.moved + down.moved != before).map(|()| End::Idle),
+            _ => match &mut watch {
+                Some(watch) => watch.poll(cx, up.moved + down.moved != before).map(|()| End::Idle),
+                None => Poll::Pending,
+            },
         }
     })
     .await

@@ -9,21 +9,25 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_base::OnFailure;
 use causeway_filters::access::Wanted;
+use causeway_model::Circuit;
 use causeway_wire::ProxyError;
 use tokio::time::Instant;
 
 use crate::account::survey;
+use crate::attempt::Terms;
 use crate::balance::{Ask, Group, Pull};
 use crate::bell::Level;
 use crate::endpoint::{Endpoint, InFlight, Transport};
-use crate::inlet::Inlet;
+use crate::inlet::{Inlet, Way};
 use crate::leg::Leg;
 use crate::outlier::{self, Verdict};
 use crate::plan::Service;
+use crate::plan::policy::Said;
 use crate::pool::{self, NoConnection};
 use crate::pump::{End, Moved, pump};
 use crate::settle::{self, Settle};
@@ -82,17 +86,27 @@ pub(crate) async fn carry(mut settle: Box<Settle>, mut client: Leg, mut service:
     let worker = settle.worker.clone();
     settle.converse();
     let mut moved = Moved::default();
+    let (idle, age) = limits_of(&settle);
+    let oldest = age.map(|age| settle.started + age);
+    let aged = async {
+        match oldest {
+            Some(oldest) => tokio::time::sleep_until(oldest).await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = worker.scopes.bell.rung(Level::End);
     let end = tokio::select! {
         biased;
         () = ended => None,
-        end = pump(&mut client, &mut service, &worker.spare, limits::RAW_IDLE, &mut moved) => Some(end),
+        () = aged => Some(End::Aged),
+        end = pump(&mut client, &mut service, &worker.spare, idle, &mut moved) => Some(end),
     };
     settle.bytes = moved.from_service;
     settle.carried = settle.carried.map(|_| moved.from_client);
     let trouble = match &end {
         Some(End::Orderly) => "",
         Some(End::Idle) => reason::IDLE_LIMIT,
+        Some(End::Aged) => reason::TIME_LIMIT,
         Some(End::Client(error)) => {
             settle.details = format!("the client's connection broke: {error}");
             reason::CLIENT_LEFT
@@ -108,6 +122,18 @@ pub(crate) async fn carry(mut settle: Box<Settle>, mut client: Leg, mut service:
         service.break_off();
     }
     settle.done(trouble);
+}
+
+/// How long nothing may move, and how old it may become.
+fn limits_of(settle: &Settle) -> (Option<Duration>, Option<Duration>) {
+    match &settle.service {
+        // What policies say of a service they say to its callers.
+        Some(service) if !matches!(settle.inlet.way, Way::Inbound) => {
+            let rule = settle.rule.as_deref().unwrap_or(&service.direct);
+            Terms::of(rule, Some(service)).tunnel()
+        }
+        _ => (Some(limits::STREAM_SILENCE), None),
+    }
 }
 
 /// Connects, and tells a caller on the mesh port whether that went well.
@@ -189,6 +215,10 @@ pub(crate) async fn reach(settle: &mut Settle, target: &Target) -> Result<Leg, N
         }
         Target::App(_) => unreachable!("`admit` says which service that is"),
     };
+    let terms = service.filter(|_| number.is_some()).map(|service| Terms::of(&service.direct, Some(service)));
+    let limit = terms.as_ref().map_or(limits::CONNECT, |terms| terms.connect);
+    let circuit = service.and_then(|service| service.policy.circuit.as_ref());
+    let most = circuit.and_then(|circuit| circuit.wish.connections).filter(|_| number.is_some());
     // Of all that can be hashed bytes have their source alone.
     let key = group
         .how
@@ -207,9 +237,16 @@ pub(crate) async fn reach(settle: &mut Settle, target: &Target) -> Result<Leg, N
         settle.attempts += 1;
         settle.endpoint = Some(endpoint.clone());
         let in_flight = settle.in_flight.insert(InFlight::new(&endpoint.vitals, now));
-        let reached = connect(&worker, endpoint).await;
-        in_flight.answered();
-        note(&worker, number, endpoint, &reached, begun);
+        let reached = match most {
+            // It counts with those that are there.
+            Some(most) if endpoint.vitals.load() > most => Err(full(most, circuit)),
+            _ => {
+                let reached = connect(&worker, endpoint, limit).await;
+                in_flight.answered();
+                note(&worker, number, endpoint, &reached, begun);
+                reached
+            }
+        };
         let none = match reached {
             Ok(leg) => return Ok(leg),
             Err(none) => none,
@@ -237,15 +274,15 @@ pub(crate) async fn reach(settle: &mut Settle, target: &Target) -> Result<Leg, N
     }
 }
 
-async fn connect(worker: &Worker, endpoint: &Endpoint) -> Result<Leg, NoConnection> {
+async fn connect(worker: &Worker, endpoint: &Endpoint, limit: Duration) -> Result<Leg, NoConnection> {
     let pool = &worker.pool;
     let Transport::MeshTcp(expected, port) = &endpoint.transport else {
-        return pool::in_time(endpoint, async {
+        return pool::within(limit, endpoint, async {
             pool.dial(endpoint).await.map(|stream| Leg::plain(Bytes::new(), stream))
         })
         .await;
     };
-    let word = pool::in_time(endpoint, async {
+    let word = pool::within(limit, endpoint, async {
         let stream = pool.tls()?.connect(pool.dial(endpoint).await?, expected, Spoken::Tcp(*port)).await;
         let mut leg = Leg::client(stream.map_err(pool::tls_error)?);
         let word = hear(worker, &mut leg).await?;
@@ -304,6 +341,12 @@ fn note(
             worker.ledger.count(Some(number), Tally::Ejection);
         }
     }
+}
+
+fn full(most: u32, by: Option<&Said<Circuit>>) -> NoConnection {
+    let by = by.map_or("by default", |said| &*said.by);
+    let details = format!("{most} connections to it are open, as many as may be ({by})");
+    NoConnection::new(ProxyError::ConnectionLimitReached, &details)
 }
 
 fn nobody(group: &Group) -> NoConnection {

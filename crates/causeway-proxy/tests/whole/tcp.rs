@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use causeway_base::Scope;
 use causeway_base::net::{BindOptions, Stream};
-use causeway_model::{AccessPolicy, AccessRule, Protocol, ServicePort, Spec};
+use causeway_model::{
+    AccessPolicy, AccessRule, Circuit, PolicyTarget, Protocol, ServicePort, Spec, TargetKind, TrafficPolicy,
+    TrafficTimeouts,
+};
 use causeway_proxy::{Proxy, Role};
 use causeway_testkit::House;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -464,4 +467,62 @@ async fn a_broken_connection_is_not_passed_on_as_an_orderly_end() {
         assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "mesh: {is_mesh}");
         until(|| last_failure(proxies.last().unwrap())["reason"] == "upstream_broke").await;
     }
+}
+
+// === by policy ===
+
+fn policy(timeouts: TrafficTimeouts, circuit: Option<Circuit>) -> Spec {
+    let target = PolicyTarget {
+        kind: TargetKind::Service,
+        namespace: House::key("db").namespace,
+        name: name("db"),
+        section: None,
+    };
+    let (targets, timeouts) = (vec![target], Some(timeouts));
+    Spec::TrafficPolicy(TrafficPolicy { targets, timeouts, circuit, ..Default::default() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_say_how_long_a_connection_may_be_silent_and_last() {
+    let house = House::new();
+    let app = Echo::start(&house, "db-1", 5432);
+    app.place(&house, "db");
+    let (idle, stream) = (Some(Duration::from_secs(10)), Some(Duration::from_secs(60)));
+    house.put("patience", policy(TrafficTimeouts { idle, stream, ..Default::default() }, None));
+    let shop = shop(&house).await;
+    let begun = tokio::time::Instant::now();
+    let mut silent = call(&house).await;
+    let _ = silent.read_to_end(&mut Vec::new()).await;
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    until(|| last_failure(&shop)["reason"] == "idle_limit").await;
+    let begun = tokio::time::Instant::now();
+    let mut busy = call(&house).await;
+    let mut seen = [0; 1];
+    while busy.write_all(b"x").await.is_ok() && busy.read_exact(&mut seen).await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!((60..62).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    until(|| last_failure(&shop)["reason"] == "time_limit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_say_how_many_connections_an_endpoint_gets_at_once() {
+    let house = House::new();
+    let app = Echo::start(&house, "db-1", 5432);
+    app.place(&house, "db");
+    let circuit = Circuit { connections: Some(1), ..Default::default() };
+    house.put("few", policy(TrafficTimeouts::default(), Some(circuit)));
+    let shop = shop(&house).await;
+    let mut first = call(&house).await;
+    first.read_exact(&mut [0; BANNER.len() + 4]).await.unwrap();
+    assert_refused(&house).await;
+    until(|| last_failure(&shop)["reason"] == "connection_limit_reached").await;
+    drop(first);
+    until_async(async || {
+        let mut heard = Vec::new();
+        let mut next = call(&house).await;
+        let _ = next.read_buf(&mut heard).await;
+        !heard.is_empty()
+    })
+    .await;
 }
