@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::body::{BodyError, Inflow};
 use crate::grpc;
+use crate::leash::poll_cut;
 use crate::leg::Leg;
 use crate::patience::{Over, Patience};
 use crate::reason;
@@ -67,6 +68,17 @@ impl Answer {
         }
     }
 
+    /// Ready when its caller may no longer have it; it is then settled.
+    pub(crate) fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(settle) = &mut self.settle else { return Poll::Pending };
+        let Some(mut leash) = settle.leash else { return Poll::Pending };
+        let cut = poll_cut(&mut leash, settle, cx);
+        settle.leash = Some(leash);
+        settle.withdraw(ready!(cut));
+        self.settle(reason::WITHDRAWN);
+        Poll::Ready(())
+    }
+
     /// Ends an answer of which only the head is sent.
     pub(crate) fn pass_over(&mut self) {
         self.settle("");
@@ -112,6 +124,9 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.poll_withdrawn(cx).is_ready() {
+            return Poll::Ready(Some(Err(BodyError::Withdrawn)));
+        }
         let frame = match &mut this.content {
             Content::Ours(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Content::Theirs(body) => match Pin::new(body).poll_frame(cx) {

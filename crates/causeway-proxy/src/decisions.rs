@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use crate::entry::Pass;
 use crate::limits::SERIES_POLICIES_MAX;
+use crate::pass::Pass;
 
 /// What was decided, as the metric says it.
 pub(crate) const DECISIONS: [&str; 3] = ["allowed", "refused", "would_refuse"];

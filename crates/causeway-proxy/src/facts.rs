@@ -7,9 +7,10 @@ use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
-use crate::entry::Pass;
 use crate::inlet::Inlet;
+use crate::pass::Pass;
 use crate::plan::{Rule, Service};
+use crate::review::Leash;
 use crate::story::Story;
 use crate::trace::Trace;
 
@@ -33,6 +34,10 @@ pub(crate) struct Facts {
     pub reason: &'static str,
     /// For `causeway why`.
     pub details: String,
+    /// The app's port to which a connection of bytes goes.
+    pub raw_port: Option<u16>,
+    /// Of a request that was let in to the sidecar's app: up to which review.
+    pub leash: Option<Leash>,
     /// What let it in to the sidecar's app.
     pub pass: Option<Pass>,
     /// The access policies that refused it together.
@@ -65,6 +70,8 @@ impl Facts {
             status: 0,
             reason: "",
             details: String::new(),
+            raw_port: None,
+            leash: None,
             pass: None,
             refused_policies: Vec::new(),
             refused_by: None,

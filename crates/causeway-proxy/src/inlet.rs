@@ -1,13 +1,15 @@
 //! One connection that came in: which door it took and who is at its other end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use causeway_filters::Client;
+use causeway_identity::Peer;
 use causeway_model::ServiceKey;
 
 use crate::bell::Level;
 use crate::plan::Service;
+use crate::review::{Review, Watch};
 
 /// Where a connection came in.
 #[derive(Clone, Debug)]
@@ -29,6 +31,16 @@ pub(crate) enum Way {
 }
 
 impl Inlet {
+    pub(crate) fn new(way: Way, client: Client, port: u16, review: &Arc<Review>) -> Self {
+        Inlet { way, client, peer: None, port, watch: Watch::new(review) }
+    }
+
+    /// A mesh connection: who called is what its certificate says.
+    pub(crate) fn mesh(address: IpAddr, peer: Peer, port: u16, review: &Arc<Review>) -> Self {
+        let client = Client::new(address, Some(peer.id.clone()), true);
+        Inlet { peer: Some(Box::new(peer)), ..Inlet::new(Way::Inbound, client, port, review) }
+    }
+
     /// Whether it came in at the mesh port without TLS (a service that takes both while its callers are moved into the mesh).
     pub(crate) fn is_plaintext(&self) -> bool {
         matches!(self.way, Way::Inbound) && !self.client.is_tls
@@ -50,6 +62,10 @@ impl Way {
 pub(crate) struct Inlet {
     pub way: Way,
     pub client: Client,
+    /// The certificate at its other end, on the mesh port.
+    pub peer: Option<Box<Peer>>,
     /// The port at which it came in.
     pub port: u16,
+    /// Its place among those that are told when what is allowed may have changed.
+    pub watch: Watch,
 }

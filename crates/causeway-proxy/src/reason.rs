@@ -27,6 +27,9 @@ pub(crate) const FAULT_INJECTED: &str = "fault_injected";
 /// A connection of bytes was still open when its proxy had to end.
 pub(crate) const DRAINED: &str = "drained";
 
+/// The caller may no longer have what it was given: a policy changed, or something was revoked.
+pub(crate) const WITHDRAWN: &str = "withdrawn";
+
 /// Words of our own.
 const OWN: &[&str] = &[
     CLIENT_LEFT,
@@ -38,11 +41,12 @@ const OWN: &[&str] = &[
     FAULT_INJECTED,
     IDLE_LIMIT,
     DRAINED,
+    WITHDRAWN,
 ];
 
 /// Whether a connection of bytes that ended with this reason failed by anybody's fault but its client's.
 pub(crate) fn is_failure(reason: &str) -> bool {
-    !matches!(reason, "" | CLIENT_LEFT | IDLE_LIMIT | DRAINED)
+    !matches!(reason, "" | CLIENT_LEFT | IDLE_LIMIT | DRAINED | WITHDRAWN)
 }
 
 /// Whether a word may be written down as a reason.

@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use causeway_filters::access::Refusal;
 use causeway_wire::ProxyStatus;
 use causeway_wire::deadline::is_grpc;
 use http::header::CONTENT_TYPE;
@@ -18,6 +19,7 @@ use crate::inlet::{Inlet, Way};
 use crate::patience::Patience;
 use crate::reason;
 use crate::spans::of_request;
+use crate::tally::Tally;
 use crate::worker::Worker;
 
 /// A request that runs: what is known of it, which reads as its own, and what it holds of others.
@@ -74,6 +76,14 @@ pub(crate) fn refused(worker: &Arc<Worker>, inlet: &Arc<Inlet>, status: StatusCo
 }
 
 impl Settle {
+    /// What ran is no longer allowed.
+    pub(crate) fn withdraw(&mut self, refusal: Refusal) {
+        self.worker.ledger.count(None, Tally::Withdrawn);
+        self.details = refusal.details;
+        self.refused_by = refusal.by;
+        self.refused_policies = refusal.names;
+    }
+
     /// Settles; `trouble` says how the answer's body ended when not well.
     pub(crate) fn done(mut self: Box<Self>, trouble: &'static str) {
         drop(self.in_flight.take());

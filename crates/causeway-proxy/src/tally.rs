@@ -52,6 +52,8 @@ tallies! {
     RawBytesReceived = "tcp_bytes_received";
     /// Spans that were too many to be kept until they were sent.
     LostSpan = "spans_lost";
+    /// Calls and connections that were under way and ended because a policy or a revocation no longer allowed them.
+    Withdrawn = "withdrawn";
     /// Failures that were too many to be told in full.
     UntoldFailure = "failures_untold";
 }

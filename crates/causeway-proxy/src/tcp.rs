@@ -35,7 +35,7 @@ use crate::story::{self, Lap};
 use crate::tally::Tally;
 use crate::tls::Spoken;
 use crate::worker::{App, Worker};
-use crate::{affinity, entry, limits, mesh_tcp, reason};
+use crate::{affinity, entry, leash, limits, mesh_tcp, reason};
 
 /// Where a connection is to go.
 pub(crate) enum Target {
@@ -95,9 +95,15 @@ pub(crate) async fn carry(mut settle: Box<Settle>, mut client: Leg, mut service:
         }
     };
     let ended = worker.scopes.bell.rung(Level::End);
+    let peer = service.take_peer();
+    let (mut refusal, cut) = (None, leash::cut(&worker.shared, &settle, peer.as_deref()));
     let end = tokio::select! {
         biased;
         () = ended => None,
+        cut = cut => {
+            refusal = Some(cut);
+            None
+        }
         () = aged => Some(End::Aged),
         end = pump(&mut client, &mut service, &worker.spare, idle, &mut moved) => Some(end),
     };
@@ -115,8 +121,12 @@ pub(crate) async fn carry(mut settle: Box<Settle>, mut client: Leg, mut service:
             settle.details = format!("the service's connection broke: {error}");
             reason::UPSTREAM_BROKE
         }
+        None if refusal.is_some() => reason::WITHDRAWN,
         None => reason::DRAINED,
     };
+    if let Some(refusal) = refusal {
+        settle.withdraw(refusal);
+    }
     if !trouble.is_empty() {
         client.break_off();
         service.break_off();
@@ -178,6 +188,7 @@ fn admit(settle: &mut Settle, port: Option<u16>) -> Result<Arc<Service>, NoConne
         NoConnection::new(ProxyError::HttpRequestDenied, &refusal.details)
     })?;
     settle.pass = Some(pass);
+    settle.raw_port = Some(number);
     Ok(service.clone())
 }
 
@@ -284,7 +295,8 @@ async fn connect(worker: &Worker, endpoint: &Endpoint, limit: Duration) -> Resul
     };
     let word = pool::within(limit, endpoint, async {
         let stream = pool.tls()?.connect(pool.dial(endpoint).await?, expected, Spoken::Tcp(*port)).await;
-        let mut leg = Leg::client(stream.map_err(pool::tls_error)?);
+        let (stream, peer) = stream.map_err(pool::tls_error)?;
+        let mut leg = Leg::client(stream, peer);
         let word = hear(worker, &mut leg).await?;
         Ok(word.map(|()| leg))
     });

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use causeway_base::net::Stream;
 use causeway_identity::{
-    Credentials, Expected, mesh_client_config, mesh_server_config, peer_identity, unnamed_server,
+    Credentials, Expected, Peer, explain, mesh_client_config, mesh_server_config, peer, unnamed_server,
 };
 use causeway_model::{Kind, Listener, ObjectKey, Revocations, Snapshot, Spec, SpiffeId, Timestamp};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::mesh_tcp;
@@ -75,18 +75,16 @@ impl MeshTls {
     pub(crate) async fn accept(
         &self,
         stream: Stream,
-    ) -> io::Result<(server::TlsStream<Stream>, SpiffeId, Spoken)> {
-        let stream = TlsAcceptor::from(self.server.clone()).accept(stream).await?;
+    ) -> io::Result<(server::TlsStream<Stream>, Peer, Spoken)> {
+        let accepting = TlsAcceptor::from(self.server.clone()).accept(stream);
+        let stream = accepting.await.map_err(in_words)?;
         let connection = stream.get_ref().1;
         // Who names nothing speaks HTTP/1.1, as everywhere (RFC 9112 section 9.7).
         let asked = connection.alpn_protocol().unwrap_or(HTTP1);
         let spoken = self.taken.iter().copied().find(|spoken| spoken.name() == asked);
         let spoken =
             spoken.ok_or_else(|| io::Error::other("the peer asked for nothing that is taken here"))?;
-        let peer =
-            peer_identity(connection).filter(|peer| peer.trust_domain == self.credentials.trust_domain());
-        let peer =
-            peer.ok_or_else(|| io::Error::other("the peer proved no identity of this trust domain"))?;
+        let peer = self.proven(connection)?;
         Ok((stream, peer, spoken))
     }
 
@@ -96,19 +94,36 @@ impl MeshTls {
         stream: Stream,
         expected: &SpiffeId,
         spoken: Spoken,
-    ) -> io::Result<client::TlsStream<Stream>> {
+    ) -> io::Result<(client::TlsStream<Stream>, Peer)> {
         let config = self.client_config(expected, spoken);
-        let stream = TlsConnector::from(config).connect(unnamed_server(), stream).await?;
+        let connecting = TlsConnector::from(config).connect(unnamed_server(), stream);
+        let stream = connecting.await.map_err(in_words)?;
         let agreed = stream.get_ref().1.alpn_protocol();
         if matches!(spoken, Spoken::Tcp(_)) && agreed != Some(spoken.name().as_slice()) {
             return Err(io::Error::other("the peer does not take bytes"));
         }
-        Ok(stream)
+        let peer = self.proven(stream.get_ref().1)?;
+        Ok((stream, peer))
     }
 
-    /// Handshakes from now on refuse what is on the list.
-    pub(crate) fn revoke(&self, list: &Arc<Revocations>) {
-        self.credentials.revoke(list.clone());
+    fn proven(&self, connection: &CommonState) -> io::Result<Peer> {
+        peer(connection)
+            .filter(|peer| peer.id.trust_domain == self.credentials.trust_domain())
+            .ok_or_else(|| io::Error::other("the peer proved no identity of this trust domain"))
+    }
+
+    /// Whether a certificate is revoked.
+    pub(crate) fn is_revoked(&self, peer: &Peer) -> bool {
+        self.credentials.is_revoked(peer)
+    }
+
+    /// Handshakes from now on refuse what is on the list; whether it is another than before.
+    pub(crate) fn revoke(&self, list: &Arc<Revocations>) -> bool {
+        let is_new = *self.credentials.revocations() != **list;
+        if is_new {
+            self.credentials.revoke(list.clone());
+        }
+        is_new
     }
 
     fn client_config(&self, expected: &SpiffeId, spoken: Spoken) -> Arc<ClientConfig> {
@@ -117,6 +132,14 @@ impl MeshTls {
             mesh_client_config(&self.credentials, expected, &[&spoken.name()])
         };
         self.clients.lock().entry((expected.clone(), spoken)).or_insert_with(make).clone()
+    }
+}
+
+/// An error of TLS as an operator reads it.
+fn in_words(error: io::Error) -> io::Error {
+    match explain(&error) {
+        Some(words) => io::Error::new(error.kind(), words),
+        None => error,
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn lead(
     peer: SocketAddr,
 ) -> io::Result<Onward> {
     let shared = &worker.shared;
-    let inlet = |way| Inlet { way, client: Client::new(peer.ip(), None, false), port };
+    let inlet = |way| Inlet::new(way, Client::new(peer.ip(), None, false), port, &worker.review);
     let original = shared.net.original_destination(&stream, peer)?;
     let original = SocketAddr::new(original.ip().to_canonical(), original.port());
     shared.own.check(original)?;

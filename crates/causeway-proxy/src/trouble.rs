@@ -11,6 +11,8 @@ pub(crate) enum BodyError {
     TimedOut,
     #[error("nothing moved for too long")]
     Silent,
+    #[error("the caller may no longer have it")]
+    Withdrawn,
 }
 
 impl BodyError {

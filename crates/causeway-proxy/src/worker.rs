@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use causeway_base::net::Net;
 use causeway_base::{Clock, Scope, Seed};
 use causeway_filters::Chain;
+use causeway_identity::Peer;
 use causeway_model::{Name, Protocol, Revision, ServiceKey, Timestamp};
 use causeway_wire::Pseudonym;
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ use crate::own::OwnAddresses;
 use crate::plan::{Plan, Port, Service};
 use crate::pool::Pool;
 use crate::records::Sink;
+use crate::review::Review;
 use crate::spare::Spare;
 use crate::tls::MeshTls;
 use crate::trace::Sampler;
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     /// Wall-clock time at a moment, renewed now and then: milliseconds since 1970 at `origin`.
     pub wall_at_origin: AtomicU64,
     pub tls: Option<Arc<MeshTls>>,
+    /// Each worker's: called when what is allowed may have changed.
+    pub reviews: Vec<Arc<Review>>,
     /// Whose proxy this is: the sidecar's service, the gateway, a room of the node.
     pub source: ServiceKey,
     /// Namespace in which a mesh name without one is looked up.
@@ -119,6 +123,7 @@ pub(crate) struct Scopes {
 pub(crate) struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Pool,
+    pub review: Arc<Review>,
     pub spare: Spare,
     pub ledger: Ledger,
     pub sampler: Sampler,
@@ -164,6 +169,11 @@ impl Shared {
         }
     }
 
+    /// Whether a certificate is revoked.
+    pub(crate) fn is_revoked(&self, peer: &Peer) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_revoked(peer))
+    }
+
     /// Asks the control plane for a service, once.
     pub(crate) fn want(&self, key: &ServiceKey) {
         let Some(wants) = &self.wants else { return };
@@ -206,14 +216,17 @@ impl Shared {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, seed: &Seed, scopes: Scopes) -> Arc<Self> {
+    /// The worker of this number.
+    pub(crate) fn new(shared: Arc<Shared>, number: usize, seed: &Seed, scopes: Scopes) -> Arc<Self> {
         let (net, own, tls) = (shared.net.clone(), shared.own.clone(), shared.tls.clone());
-        let pool = Pool::new(net, own, tls, scopes.upstream.clone(), scopes.bell.clone());
+        let review = shared.reviews[number].clone();
+        let pool = Pool::new(net, own, tls, review.clone(), scopes.upstream.clone(), scopes.bell.clone());
         let pseudonym = Pseudonym::new(shared.via);
         let sampler = Sampler::new(&shared.tracing, limits::REFILLS_PER_SECOND);
         Arc::new(Worker {
             shared,
             pool,
+            review,
             spare: Spare::default(),
             sampler,
             ledger: Ledger::new(),

@@ -16,6 +16,8 @@ mod floods;
 mod gateway;
 #[path = "whole/http1.rs"]
 mod http1;
+#[path = "whole/leash.rs"]
+mod leash;
 #[path = "whole/mesh.rs"]
 mod mesh;
 #[path = "whole/otlp.rs"]

@@ -12,7 +12,8 @@ use causeway_base::net::{MemoryNet, Net};
 use causeway_identity::{CertAuthority, Credentials, KeyPair, Svid, TrustBundle};
 use causeway_model::{
     Epoch, Health, Instance, InstanceId, InstanceKey, Kind, Lease, Lifecycle, Locality, MeshAddress, Object,
-    ObjectKey, Origin, Protocol, Revision, ServiceKey, Snapshot, Spec, SpiffeId, Timestamp, TrustDomain,
+    ObjectKey, Origin, Protocol, Revision, Revocations, ServiceKey, Snapshot, Spec, SpiffeId, Timestamp,
+    TrustDomain,
 };
 use http::Request;
 use tokio::sync::watch;
@@ -109,6 +110,15 @@ impl House {
                 written: String::new(),
             };
             snapshot.put_object(Arc::new(object));
+        })
+    }
+
+    /// Changes what is revoked.
+    pub fn revoke(&self, change: impl FnOnce(&mut Revocations)) -> Revision {
+        self.change(|snapshot, revision| {
+            let mut list = Revocations::clone(snapshot.revocations());
+            change(&mut list);
+            snapshot.put_revocations(Arc::new(list), revision);
         })
     }
 

@@ -31,7 +31,7 @@ fn head(uri: &str, fields: &[(&str, &str)]) -> Head {
 }
 
 fn inlet(way: Way, address: &str) -> Inlet {
-    Inlet { way, client: Client::new(address.parse().unwrap(), None, false), port: 80 }
+    Inlet::new(way, Client::new(address.parse().unwrap(), None, false), 80, &Arc::default())
 }
 
 fn key(on: HashOn, uri: &str, fields: &[(&str, &str)]) -> Option<u64> {

@@ -234,7 +234,12 @@ fn poll_answer(
                 }
             }
             // A client that takes nothing must not keep the service from reading what it sends.
-            Poll::Pending => answer.poll_rest(cx),
+            Poll::Pending => {
+                answer.poll_rest(cx);
+                if answer.poll_withdrawn(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+            }
         }
         if ready!(poll_feed(client, feed, true, cx)).is_err() {
             (client.is_lost, going.is_last) = (true, true);

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::exchange::{After, exchange};
-use crate::bell::Rung;
 use crate::inlet::Inlet;
+use crate::leash::Finish;
 use crate::limits;
 use crate::settle;
 use crate::socket::Socket;
@@ -56,7 +56,7 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let mut client = Client::new(socket, &first);
     drop(first);
-    let mut finish = worker.scopes.bell.rung(inlet.way.finish());
+    let mut finish = Finish::new(&worker, &inlet);
     loop {
         client.patience.wait(limits::HEAD);
         let mut progress = Progress::default();
@@ -94,7 +94,7 @@ pub(crate) async fn serve(
 fn poll_next(
     client: &mut Client,
     progress: &mut Progress,
-    finish: &mut Rung,
+    finish: &mut Finish,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Next>> {
     loop {

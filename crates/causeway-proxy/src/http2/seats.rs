@@ -104,6 +104,15 @@ impl<J: Send + 'static, F: Future> Seats<J, F> {
         }
     }
 
+    /// Everybody is polled once more.
+    pub(crate) fn call_all(&mut self) {
+        for (number, Place { seat, .. }) in self.places.iter().enumerate() {
+            if !seat.is_free.load(Ordering::Relaxed) && !seat.caller.is_called.swap(true, Ordering::AcqRel) {
+                self.called.push(number);
+            }
+        }
+    }
+
     /// Runs what can run. Whatever is woken meanwhile wakes the task again.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         self.bell.task.register(cx.waker());

@@ -34,6 +34,7 @@ use crate::http2::pulse::Pulse;
 use crate::http2::seats::{Seat, Seats};
 use crate::http2::wire::Wire;
 use crate::inlet::{Inlet, Way};
+use crate::leash::Finish;
 use crate::limits;
 use crate::pipeline;
 use crate::settle;
@@ -69,13 +70,16 @@ pub(crate) async fn serve(worker: Arc<Worker>, inlet: Inlet, socket: Socket) -> 
         _ => limits::HEAD,
     };
     let mut heart = Heart::new(Care { idle: Some(idle), ..CARE }, connection.ping_pong());
-    let mut finish = pin!(worker.scopes.bell.rung(inlet.way.finish()));
+    let mut finish = Finish::new(&worker, &inlet);
     let mut seats = Seats::new();
     let (mut is_finishing, mut last_words) = (false, None);
     poll_fn(|cx| {
-        if !is_finishing && finish.as_mut().poll(cx).is_ready() {
+        if Pin::new(&mut finish).poll(cx).is_ready() && !is_finishing {
             is_finishing = true;
             connection.graceful_shutdown();
+        }
+        if finish.take_called() {
+            seats.call_all();
         }
         match heart.poll(cx, &pulse) {
             Poll::Ready(Beat::Dead) => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -221,6 +225,10 @@ async fn answer(
             let Some(sent) = out.waits() else { return Poll::Pending };
             // A client that takes nothing must not keep the service from reading what it sends.
             body.poll_rest(cx);
+            if body.poll_withdrawn(cx).is_ready() {
+                out.reset(reset_reason(&BodyError::Withdrawn));
+                return Poll::Ready(());
+            }
             if stall.poll(cx, sent).is_ready() {
                 out.reset(Reason::CANCEL);
                 return Poll::Ready(());
@@ -247,6 +255,8 @@ fn reset_reason(error: &BodyError) -> Reason {
             }
         }
         BodyError::TimedOut | BodyError::Silent => Reason::CANCEL,
+        // What gRPC takes for "permission denied".
+        BodyError::Withdrawn => Reason::INADEQUATE_SECURITY,
     }
 }
 
