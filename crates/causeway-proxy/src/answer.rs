@@ -7,6 +7,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -49,7 +50,7 @@ impl Answer {
         let patience = std::mem::take(&mut settle.patience);
         let mut answer = Answer { content: Content::Theirs(body), settle: Some(settle), patience };
         if answer.is_end_stream() {
-            answer.settle("");
+            answer.end("", true);
         }
         answer
     }
@@ -93,7 +94,9 @@ impl Answer {
         // What calls itself gRPC-Web has its trailers in its body.
         let is_grpc = self.settle.as_ref().and_then(|settle| settle.grpc.as_ref());
         let is_grpc = is_grpc.is_some_and(|kind| !kind.as_bytes().starts_with(b"application/grpc-web"));
-        self.settle(trouble);
+        // That a long stream is at its end at last is nobody's fault; an answer that stood still until its time was over has hung.
+        let life = self.settle.as_ref().map_or(Duration::ZERO, |settle| settle.started.elapsed());
+        self.end(trouble, over == Over::End && self.patience.silent_for() < life / 2);
         self.content = Content::Ours(None);
         match is_grpc {
             true => Some(Ok(Frame::trailers(grpc::trailers(status, &error.to_string())))),
@@ -112,6 +115,14 @@ impl Answer {
         if let Some(settle) = self.settle.take() {
             settle.done(trouble);
         }
+    }
+
+    /// The same, and says how the service ended its answer.
+    fn end(&mut self, trouble: &'static str, is_well: bool) {
+        if let (Content::Theirs(_), Some(settle)) = (&self.content, &self.settle) {
+            settle.judge(is_well);
+        }
+        self.settle(trouble);
     }
 }
 
@@ -145,19 +156,20 @@ impl Body for Answer {
         }
         Poll::Ready(match frame {
             None => {
-                this.settle("");
+                this.end("", true);
                 None
             }
             Some(Err(error)) => {
-                this.settle(reason::UPSTREAM_BROKE);
+                this.end(reason::UPSTREAM_BROKE, false);
                 Some(Err(error))
             }
             Some(Ok(frame)) => {
                 if let (Some(data), Some(settle)) = (frame.data_ref(), &mut this.settle) {
                     settle.bytes += data.len() as u64;
                 }
-                if this.is_end_stream() {
-                    this.settle("");
+                let is_fault = frame.trailers_ref().is_some_and(grpc::is_fault);
+                if is_fault || this.is_end_stream() {
+                    this.end("", !is_fault);
                 }
                 Some(Ok(frame))
             }

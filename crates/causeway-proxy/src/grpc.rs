@@ -18,6 +18,10 @@ pub(crate) static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status
 /// In words.
 pub(crate) static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// Statuses that say that the service, and not the request, is at fault: unknown (an exception that nobody caught), internal,
+/// unavailable, data loss. What 500 and 503 are in HTTP.
+const FAULTS: [u16; 4] = [2, 13, 14, 15];
+
 /// What a message may not hold as it is (gRPC over HTTP/2, "Status-Message").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
@@ -40,6 +44,16 @@ pub(crate) fn translate(mut reply: Reply, kind: &HeaderValue) -> Reply {
     reply.headers.insert(CONTENT_TYPE, kind.clone());
     reply.headers.extend(trailers(status, &words));
     reply
+}
+
+/// The status among the fields of a head or of trailers.
+pub(crate) fn status(fields: &HeaderMap) -> Option<u16> {
+    fields.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether they say that the service is at fault.
+pub(crate) fn is_fault(fields: &HeaderMap) -> bool {
+    status(fields).is_some_and(|status| FAULTS.contains(&status))
 }
 
 /// A status of gRPC with its words.

@@ -5,7 +5,7 @@
 //! Invariant: no more of a service's endpoints are out than its policy allows (two workers at the same moment may each eject one).
 //! Not here: how many those are (`circle`), what is chosen when too few are left (`balance`: panic, all are used).
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::endpoint::{Endpoint, Micros};
 
@@ -39,10 +39,29 @@ pub(crate) fn note(endpoint: &Endpoint, verdict: Verdict, took: Micros, now: Mic
         Verdict::Unreachable => CONNECT_FAILURE_WEIGHT,
     };
     vitals.failed(now, took, verdict == Verdict::Unreachable);
-    let ejection = &endpoint.circle.ejection;
     // Back from an ejection one further failure is enough.
-    let failures_max = if vitals.is_on_probation() { 1 } else { ejection.failures };
-    let failures = vitals.failures.fetch_add(by, Relaxed).saturating_add(by);
+    let failures_max = if vitals.is_on_probation() { 1 } else { endpoint.circle.ejection.failures };
+    strike(endpoint, &vitals.failures, by, failures_max, now)
+}
+
+/// Takes the end of an answer in that had begun well: it broke, hung, or said in its trailers that the service is at fault. Those are
+/// counted by themselves, since the next answer's beginning may be as good.
+pub(crate) fn note_end(endpoint: &Endpoint, is_well: bool, now: Micros) -> bool {
+    let vitals = &endpoint.vitals;
+    if is_well {
+        if vitals.late_failures.load(Relaxed) != 0 {
+            vitals.late_failures.store(0, Relaxed);
+        }
+        return false;
+    }
+    vitals.failed(now, 0, false);
+    strike(endpoint, &vitals.late_failures, 1, endpoint.circle.ejection.failures, now)
+}
+
+/// Counts failures, and ejects when there were too many in a row.
+fn strike(endpoint: &Endpoint, count: &AtomicU32, by: u32, failures_max: u32, now: Micros) -> bool {
+    let (vitals, ejection) = (&endpoint.vitals, &endpoint.circle.ejection);
+    let failures = count.fetch_add(by, Relaxed).saturating_add(by);
     if ejection.failures == 0 || failures < failures_max || vitals.is_ejected(now) {
         return false;
     }

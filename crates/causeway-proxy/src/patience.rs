@@ -53,6 +53,12 @@ impl Patience {
         }
     }
 
+    /// How long nothing has moved, when somebody waits for it.
+    pub(crate) fn silent_for(&self) -> Duration {
+        let uploaded = self.upload.as_ref().map(|upload| upload.moved_at());
+        self.moved.max(uploaded).map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     /// Nothing is there: resolves when it is too late.
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         if self.end.is_none() && self.idle.is_none() {

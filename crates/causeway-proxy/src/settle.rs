@@ -16,6 +16,7 @@ use crate::endpoint::InFlight;
 use crate::facts::Facts;
 use crate::gate::Place;
 use crate::inlet::{Inlet, Way};
+use crate::outlier;
 use crate::patience::Patience;
 use crate::reason;
 use crate::spans::of_request;
@@ -94,6 +95,22 @@ impl Settle {
             self.reason = trouble;
         }
         self.write_down(ended);
+    }
+
+    /// Tells the endpoint's vitals how its answer ended, when that had begun well.
+    pub(crate) fn judge(&self, is_well: bool) {
+        let (Some(endpoint), 1..500) = (&self.endpoint, self.status) else { return };
+        // A plain look first: on the healthy path nobody asks for the time.
+        if is_well && endpoint.vitals.late_failures.load(Relaxed) == 0 {
+            return;
+        }
+        let now = self.worker.shared.micros(Instant::now());
+        if outlier::note_end(endpoint, is_well, now) {
+            tracing::warn!(endpoint = %endpoint.name, "endpoint ejected");
+            if let Some(service) = &self.service {
+                self.worker.ledger.count(Some(service.number), Tally::Ejection);
+            }
+        }
     }
 
     /// From now on it is a conversation, which may go on for days: nobody waits for its end but by a limit.

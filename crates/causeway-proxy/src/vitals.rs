@@ -48,6 +48,8 @@ pub(crate) struct Vitals {
     distress: AtomicU32,
     /// In a row; one of a connection counts more.
     pub failures: AtomicU32,
+    /// Answers in a row that began well and ended badly.
+    pub late_failures: AtomicU32,
     /// Whether the last failure was that nobody was there.
     was_unreachable: AtomicBool,
     /// One after the other, without a good time between them.
@@ -173,7 +175,7 @@ impl Vitals {
 
     /// Why it is left alone, in words; nothing when it is not.
     pub(crate) fn ejected_for(&self, now: Micros) -> Option<String> {
-        let failures = self.failures.load(Relaxed);
+        let failures = self.failures.load(Relaxed).max(self.late_failures.load(Relaxed));
         self.is_ejected(now).then(|| match self.was_unreachable.load(Relaxed) {
             true => "no connection could be made".to_owned(),
             false => format!("{failures} failures in a row"),

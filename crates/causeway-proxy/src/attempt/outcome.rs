@@ -17,13 +17,9 @@ use super::retry::Ended;
 use super::terms::Retries;
 use crate::body::Inflow;
 use crate::endpoint::Endpoint;
-use crate::grpc::GRPC_STATUS;
+use crate::grpc;
 use crate::outlier::Verdict;
 use crate::story::End;
-
-/// Statuses of gRPC that say that the service, and not the request, is at fault: unknown (an exception that nobody caught),
-/// internal, unavailable, data loss. What 500 and 503 are in HTTP.
-const GRPC_FAULTS: [u16; 4] = [2, 13, 14, 15];
 
 /// Why a delivery failed.
 #[derive(Debug)]
@@ -180,12 +176,11 @@ impl Outcome {
 
 /// The status of an answer of gRPC that is all head (trailers alone).
 fn grpc_status(answer: &HeaderMap) -> Option<u16> {
-    let status = answer.get(&GRPC_STATUS).filter(|_| is_grpc(answer))?;
-    status.to_str().ok()?.parse().ok()
+    grpc::status(answer).filter(|_| is_grpc(answer))
 }
 
 fn is_well(answer: &Response<Inflow>) -> bool {
-    let is_fault = || grpc_status(answer.headers()).is_some_and(|status| GRPC_FAULTS.contains(&status));
+    let is_fault = || is_grpc(answer.headers()) && grpc::is_fault(answer.headers());
     answer.status().as_u16() < 500 && !is_fault()
 }
 

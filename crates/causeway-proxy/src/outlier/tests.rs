@@ -36,6 +36,21 @@ fn failures_in_a_row_eject_and_longer_each_time() {
 }
 
 #[test]
+fn answers_that_begin_well_and_end_badly_eject_too() {
+    let all = endpoints(2, None);
+    let bad = &all[0];
+    let late = |now| {
+        note(bad, Verdict::Good, 1, now);
+        note_end(bad, false, now)
+    };
+    assert!(!(0..4).any(|_| late(0)));
+    assert!(!note_end(bad, true, 0), "one that ends well makes all good");
+    assert!(!(0..4).any(|_| late(0)));
+    assert!(late(0) && bad.vitals.is_ejected(1));
+    assert!(late(6 * SECOND), "back from an ejection one more is enough");
+}
+
+#[test]
 fn a_policy_says_after_how_many_for_how_long_and_how_many_at_once() {
     let seconds = |n| Some(Duration::from_secs(n));
     let policy = Outlier { failures: Some(2), base: seconds(1), max: seconds(3), max_percent: Some(100) };

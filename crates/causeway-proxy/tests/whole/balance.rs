@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use causeway_base::net::BindOptions;
 use causeway_base::{OnFailure, Scope, Seed};
 use causeway_model::{
     Affinity, Algorithm, Balancer, HashOn, Health, Locality, LocalityMode, Outlier, PolicyTarget, Service,
-    ServiceKey, Spec, Subset, TargetKind, TrafficPolicy,
+    ServiceKey, Spec, Subset, TargetKind, TrafficPolicy, TrafficTimeouts,
 };
 use causeway_proxy::{Proxy, Role};
 use causeway_testkit::{Answer, App, Client, House};
 use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::common::*;
@@ -174,6 +176,52 @@ async fn one_that_hangs_takes_few_calls_and_none_that_another_could_have_answere
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(apps[0].count() < 30, "{} of 3000", apps[0].count());
+}
+
+/// An instance `app-9` that begins every answer well, and then breaks it off or stands still.
+fn start_unfinished(house: &House, hangs: bool) -> Arc<AtomicUsize> {
+    let (address, asked) = (house.address(8080), Arc::new(AtomicUsize::new(0)));
+    let mut listener = house.net().bind(address, BindOptions::default()).unwrap();
+    house.place("app", "app-9", address).put();
+    let (scope, count) = (Scope::root("unfinished"), asked.clone());
+    let child = scope.clone();
+    scope.spawn("accept", OnFailure::Log, async move {
+        loop {
+            let (mut stream, _) = listener.accept().await?;
+            count.fetch_add(1, Relaxed);
+            child.spawn("serve", OnFailure::Log, async move {
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await?;
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            });
+        }
+    });
+    asked
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_begin_well_and_break_or_hang_eject_too() {
+    for hangs in [false, true] {
+        let house = House::new();
+        let (_apps, proxy) = front(&house, 2).await;
+        let asked = start_unfinished(&house, hangs);
+        let idle = TrafficTimeouts { idle: Some(Duration::from_millis(100)), ..TrafficTimeouts::default() };
+        house.put("p", Spec::TrafficPolicy(TrafficPolicy { timeouts: Some(idle), ..for_app() }));
+        caught_up(&house, &proxy).await;
+        let mut broken = 0;
+        for _ in 0..400 {
+            let mut client = Client::connect(&house.net(), gateway_address()).await;
+            broken += usize::from(client.send(get(&[])).await.is_err());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!((broken, asked.load(Relaxed)), (5, 5), "hangs: {hangs}");
+        let summary = proxy.summary().to_string();
+        assert!(summary.contains("\"ejected_for\":\"5 failures in a row\""), "{summary}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
