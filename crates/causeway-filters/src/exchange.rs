@@ -40,6 +40,11 @@ impl Client {
         }
     }
 
+    /// Its address as text, made once for all requests of the connection.
+    pub fn address_text(&self) -> &str {
+        self.address_value.to_str().unwrap_or("")
+    }
+
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.is_tls { "https" } else { "http" }

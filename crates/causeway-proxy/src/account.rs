@@ -58,12 +58,9 @@ pub(crate) fn account(facts: &Facts, ended: Instant, now: Timestamp, seen_by: &S
         seen_by: seen_by.clone(),
         instance: String::new(),
         method: cut(facts.method.as_str()).into(),
-        host: cut(facts.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("")).into(),
+        host: cut(facts.host()).into(),
         path: cut(facts.path.as_ref().map_or("", |path| path.path())).into(),
-        protocol: match facts.carried {
-            Some(_) => "TCP".to_owned(),
-            None => protocol(facts.version).to_owned(),
-        },
+        protocol: protocol(facts).to_owned(),
         status: facts.status,
         reason: facts.reason.to_owned(),
         details: cut(&facts.details).into(),
@@ -100,7 +97,8 @@ fn tell(attempt: &Attempt, started: Instant) -> FailedAttempt {
     }
 }
 
-fn side(way: &Way, seen_by: &ServiceKey) -> Side {
+/// Where on a request's way this proxy stands.
+pub(crate) fn side(way: &Way, seen_by: &ServiceKey) -> Side {
     let is_house = seen_by.namespace.as_str() == causeway_filters::access::HOUSE_NAMESPACE;
     match way {
         Way::Gateway(_) => Side::Gateway,
@@ -117,9 +115,10 @@ pub(crate) fn caller(client: &Client) -> String {
     client.identity.as_ref().map_or_else(|| client.address.to_string(), ToString::to_string)
 }
 
-/// A version as people write it.
-pub(crate) const fn protocol(version: Version) -> &'static str {
-    match version {
+/// What was spoken, as people write it.
+pub(crate) const fn protocol(facts: &Facts) -> &'static str {
+    match facts.version {
+        _ if facts.carried.is_some() => "TCP",
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_3 => "HTTP/3",

@@ -10,6 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::inlet::Inlet;
 use crate::pass::Pass;
 use crate::plan::{Rule, Service};
+use crate::progress::Progress;
 use crate::review::Leash;
 use crate::story::Story;
 use crate::trace::Trace;
@@ -47,6 +48,10 @@ pub(crate) struct Facts {
     pub story: Story,
     pub attempts: u32,
     pub bytes: u64,
+    /// Bytes of a body that was read whole before it was sent.
+    pub sent: u64,
+    /// A body that is streamed.
+    pub upload: Option<Arc<Progress>>,
     /// Of a connection of bytes: how many the client sent. None of a request.
     pub carried: Option<u64>,
 }
@@ -78,6 +83,8 @@ impl Facts {
             story: Story::default(),
             attempts: 0,
             bytes: 0,
+            sent: 0,
+            upload: None,
             carried: None,
         }
     }
@@ -86,6 +93,17 @@ impl Facts {
     pub(crate) fn of_bytes(inlet: Arc<Inlet>) -> Self {
         let method = Method::from_bytes(b"TCP").expect("a token");
         Facts { carried: Some(0), ..Facts::new(inlet, method, Version::default()) }
+    }
+
+    /// The host that it names; empty when it names none that is text.
+    pub(crate) fn host(&self) -> &str {
+        self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("")
+    }
+
+    /// Bytes of the body that the client sent on.
+    pub(crate) fn bytes_in(&self) -> u64 {
+        let streamed = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        self.carried.unwrap_or(self.sent + streamed)
     }
 
     /// Its `x-request-id`.

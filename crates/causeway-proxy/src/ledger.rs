@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_model::{Failure, ServiceKey, Span, Timestamp};
+use causeway_model::{Failure, ServiceKey, Span, Tapped, Timestamp};
 use causeway_wire::ProxyError;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use crate::facts::Facts;
 use crate::inlet::Way;
 use crate::limits::{
     FAILURES_KEPT, FAILURES_TOLD_PER_SECOND, FAILURES_UNREPORTED_MAX, LATE_TRACES_PER_SECOND,
-    POLICIES_COUNTED_MAX, RECORD_BATCH_BYTES, SPANS_KEPT_MAX,
+    POLICIES_COUNTED_MAX, RECORD_BATCH_BYTES, SPANS_KEPT_MAX, TAPPED_KEPT_MAX,
 };
 use crate::reason;
 use crate::records::{self, Sink};
@@ -48,6 +48,8 @@ struct Pages {
     failures: VecDeque<Arc<Failure>>,
     unreported: Vec<Arc<Failure>>,
     spans: Vec<Span>,
+    tapped: Vec<Tapped>,
+    tapped_lost: u64,
     telling: Telling,
     batch: Vec<u8>,
     batch_lines: u64,
@@ -200,6 +202,21 @@ impl Ledger {
     /// Recent failures, oldest first.
     pub(crate) fn failures(&self) -> Vec<Arc<Failure>> {
         self.pages.lock().failures.iter().cloned().collect()
+    }
+
+    /// Keeps a live request until it is collected.
+    pub(crate) fn keep_tapped(&self, tapped: Tapped) {
+        let mut pages = self.pages.lock();
+        match pages.tapped.len() < TAPPED_KEPT_MAX {
+            true => pages.tapped.push(tapped),
+            false => pages.tapped_lost += 1,
+        }
+    }
+
+    /// Live requests since the last call, and how many were lost.
+    pub(crate) fn take_tapped(&self) -> (Vec<Tapped>, u64) {
+        let mut pages = self.pages.lock();
+        (std::mem::take(&mut pages.tapped), std::mem::take(&mut pages.tapped_lost))
     }
 
     /// Spans since the last call.

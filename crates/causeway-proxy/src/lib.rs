@@ -86,6 +86,7 @@ mod splice;
 mod story;
 mod summary;
 mod tally;
+mod taps;
 mod tcp;
 mod tls;
 mod token;

@@ -117,6 +117,8 @@ pub(crate) const RECORD_BATCH_BYTES: usize = 64 * 1024;
 pub(crate) const RECORD_BATCH_AGE: Duration = Duration::from_millis(200);
 /// How often allowances of the request path are filled again: with each batch.
 pub(crate) const REFILLS_PER_SECOND: u32 = 5;
+/// Live requests that each worker keeps until they are collected, ten times a second while anybody looks.
+pub(crate) const TAPPED_KEPT_MAX: usize = 1_024;
 /// Spans that each worker keeps until they are collected, some 1 kB each.
 pub(crate) const SPANS_KEPT_MAX: usize = 2_048;
 /// How often spans are collected for the collector.

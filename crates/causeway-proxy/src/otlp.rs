@@ -131,9 +131,12 @@ impl Task {
                         }
                     }
                     self.send(&spans).await;
-                    drop(flush.map(|done| done.send(())));
+                    if let Some(done) = flush {
+                        // Whoever waited may have given up.
+                        let _ = done.send(());
+                    }
                 }
-                Word::Flush(done) => drop(done.send(())),
+                Word::Flush(done) => _ = done.send(()),
             }
         }
     }

@@ -515,6 +515,8 @@ async fn send(
     let pull = pull.unwrap_or_default();
     let sent = Instant::now();
     let upload = body.upload();
+    settle.sent = body.len();
+    settle.upload = upload.clone();
     let upgrades = upgrade.is_some();
     let is_idempotent = false;
     let delivery =

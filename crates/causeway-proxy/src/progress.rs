@@ -24,6 +24,8 @@ pub(crate) struct Progress {
     origin: Instant,
     /// Microseconds after `origin` at which bytes went out last.
     moved: AtomicU64,
+    /// That went out so far.
+    bytes: AtomicU64,
     copy: Mutex<Option<Copy>>,
 }
 
@@ -49,6 +51,7 @@ impl Progress {
             state: AtomicU8::new(FLOWS),
             origin: Instant::now(),
             moved: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             copy: Mutex::new(keeps.then(Copy::default)),
         }
     }
@@ -64,6 +67,12 @@ impl Progress {
     pub(crate) fn note(&self, frame: Option<&Result<Frame<Bytes>, BodyError>>, is_end: bool) {
         self.state.store(if matches!(frame, Some(Err(_))) { BROKE } else { FLOWS }, Relaxed);
         self.move_on();
+        if let Some(Ok(frame)) = frame
+            && let Some(data) = frame.data_ref()
+        {
+            // Only the body's own task writes.
+            self.bytes.store(self.bytes.load(Relaxed) + data.len() as u64, Relaxed);
+        }
         let mut copy = self.copy.lock();
         let Some(kept) = &mut *copy else { return };
         let data = match frame {
@@ -88,6 +97,10 @@ impl Progress {
     }
 
     // === those who look on ===
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
 
     pub(crate) fn is_broken(&self) -> bool {
         self.state.load(Relaxed) == BROKE

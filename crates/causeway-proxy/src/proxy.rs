@@ -35,6 +35,7 @@ use crate::own::OwnAddresses;
 use crate::plan::compile::Compiler;
 use crate::records::Sink;
 use crate::series::Series;
+use crate::taps::Taps;
 use crate::tls::{MeshTls, Spoken};
 use crate::virtuals::Virtuals;
 use crate::worker::{App, Scopes, Shared, Worker, lone_group, lone_service};
@@ -125,6 +126,7 @@ impl Proxy {
             outgoing: vec![Arc::new(Caller)],
             is_draining: AtomicBool::new(false),
             tracing,
+            taps: Taps::default(),
             is_retiring: AtomicBool::new(false),
         });
         shared.renew_wall();
@@ -325,17 +327,25 @@ impl Proxy {
         TrafficReport { edges }
     }
 
-    /// Single requests that somebody should hear of, since the last call: those that failed, and the spans of
-    /// those that are traced.
+    /// Single requests that somebody should hear of, since the last call: those that failed, the spans of those
+    /// that are traced, and those that are tapped.
     pub fn observations(&self) -> Observations {
         let mut seen = Observations::default();
         for worker in &self.inner.workers {
             let failures = worker.ledger.take_failures();
             seen.failures.extend(failures.into_iter().map(Arc::unwrap_or_clone));
+            let (tapped, lost) = worker.ledger.take_tapped();
+            seen.tapped.extend(tapped);
+            seen.lost += lost;
         }
         self.collect_spans();
         seen.spans = std::mem::take(&mut self.inner.spans.lock());
         seen
+    }
+
+    /// Which live requests are to be shown from now on; [`Proxy::observations`] gives them.
+    pub fn tap(&self, wishes: &causeway_model::Taps) {
+        self.inner.shared.taps.set(wishes);
     }
 
     /// Takes the workers' spans: the collector is sent all, the node is told of what there is room for.

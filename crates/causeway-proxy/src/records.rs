@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use causeway_model::Timestamp;
 
+use crate::account::protocol;
 use crate::facts::Facts;
 use crate::limits::RECORD_BATCHES_MAX;
 
@@ -67,24 +68,27 @@ impl Stamp {
 }
 
 /// Room for most lines, made once a line.
-const LINE_BYTES: usize = 640;
+const LINE_BYTES: usize = 768;
 
 /// Appends a request's line.
 pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, facts: &Facts, took: Duration) {
     out.reserve(LINE_BYTES);
     out.push(b'{');
     plain(out, "time", time);
+    plain(out, "protocol", protocol(facts));
     plain(out, "method", facts.method.as_str());
+    text(out, "host", facts.host());
     text(out, "path", facts.path.as_ref().map_or("", |path| path.path()));
     number(out, "status", u64::from(facts.status));
     plain(out, "reason", facts.reason);
     number(out, "duration_us", took.as_micros() as u64);
-    number(out, "bytes", facts.bytes);
-    if let Some(carried) = facts.carried {
-        number(out, "bytes_from_client", carried);
-    }
+    number(out, "bytes_in", facts.bytes_in());
+    number(out, "bytes_out", facts.bytes);
     number(out, "attempts", u64::from(facts.attempts));
-    plain(out, "route", facts.rule.as_ref().map_or("", |rule| &rule.label));
+    if let Some(rule) = &facts.rule {
+        plain(out, "route", &rule.label);
+        text(out, "route_written_at", &rule.written_at);
+    }
     if let Some(service) = &facts.service {
         plain(out, "namespace", service.key.namespace.as_str());
         plain(out, "service", service.key.name.as_str());
@@ -92,6 +96,7 @@ pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, facts: &Facts, took: Dur
     if let Some(endpoint) = &facts.endpoint {
         text(out, "endpoint", &endpoint.name);
     }
+    plain(out, "client", facts.inlet.client.address_text());
     if let Some(caller) = &facts.inlet.client.identity {
         plain(out, "caller_namespace", caller.service.namespace.as_str());
         plain(out, "caller", caller.service.name.as_str());
@@ -106,9 +111,8 @@ pub(crate) fn write_line(out: &mut Vec<u8>, time: &str, facts: &Facts, took: Dur
     if facts.inlet.is_plaintext() {
         plain(out, "transport", "plaintext");
     }
-    if let Some(id) = facts.request_id.as_ref().and_then(|id| id.to_str().ok()) {
-        plain(out, "request_id", id);
-    }
+    plain(out, "trace_id", facts.trace.id());
+    plain(out, "request_id", facts.request_id());
     // Every field ends with a comma; the last one's becomes the end.
     out.pop();
     out.extend_from_slice(b"}\n");

@@ -126,6 +126,11 @@ impl Settle {
         let shared = &self.worker.shared;
         let ledger = &self.worker.ledger;
         let now = shared.wall(ended);
+        if shared.taps.is_on()
+            && let Some(tapped) = shared.taps.show(&self.facts, ended, now, &shared.source)
+        {
+            ledger.keep_tapped(tapped);
+        }
         let failed = ledger.enter(&self.facts, ended, now, &shared.source, shared.records.as_ref());
         let late = match self.facts.trace.kept() {
             None if failed => self.facts.trace.late(self.worker.seed().u64()),

@@ -8,7 +8,6 @@ use causeway_model::{Attribute, Span, SpanKind};
 use http::{Method, Version};
 use tokio::time::Instant;
 
-use crate::account;
 use crate::facts::Facts;
 use crate::inlet::Way;
 use crate::story::{Attempt, cut};
@@ -51,7 +50,7 @@ fn whole(facts: &Facts, kept: &Kept, ended: Instant, shared: &Shared, has_attemp
         text("causeway.caller", &identity.to_string());
     }
     text("url.scheme", facts.inlet.client.scheme());
-    let (name, version) = network(facts.version);
+    let (name, version) = network(facts);
     text("network.protocol.name", name);
     text("network.protocol.version", version);
     text("causeway.request_id", facts.request_id());
@@ -131,8 +130,7 @@ fn common(facts: &Facts) -> Vec<(String, Attribute)> {
     let mut text = |name: &str, value: &str| push(&mut attributes, name, value);
     text("http.request.method", method(&facts.method));
     text("url.path", cut_path(facts));
-    let host = facts.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("");
-    let (host, port) = split(host);
+    let (host, port) = split(facts.host());
     text("server.address", host);
     if let Some(rule) = &facts.rule {
         text("causeway.route", &rule.label);
@@ -194,12 +192,13 @@ fn method(method: &Method) -> &str {
     }
 }
 
-const fn network(version: Version) -> (&'static str, &'static str) {
-    let text = account::protocol(version);
-    match text.as_bytes() {
-        b"HTTP/1.0" => ("http", "1.0"),
-        b"HTTP/2" => ("http", "2"),
-        b"HTTP/3" => ("http", "3"),
+/// Name and version of what was spoken.
+const fn network(facts: &Facts) -> (&'static str, &'static str) {
+    match facts.version {
+        _ if facts.carried.is_some() => ("tcp", ""),
+        Version::HTTP_10 => ("http", "1.0"),
+        Version::HTTP_2 => ("http", "2"),
+        Version::HTTP_3 => ("http", "3"),
         _ => ("http", "1.1"),
     }
 }

@@ -74,8 +74,6 @@ pub(crate) enum End<'a> {
 pub(crate) enum NotChosen {
     /// It kept failing and is left alone for a while.
     Ejected,
-    /// It failed this very request.
-    Tried,
     /// As many requests as it may have are under way.
     Full,
     /// It takes no new calls: it is about to stop.
@@ -86,8 +84,6 @@ pub(crate) enum NotChosen {
     Weightless,
     /// It is behind a sidecar, and this proxy has no identity to go through it.
     NoIdentity,
-    /// It speaks something that this request cannot be sent over.
-    OtherProtocol,
     /// It would have done as well; another one was chosen.
     Spare,
 }
@@ -96,13 +92,11 @@ impl NotChosen {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             NotChosen::Ejected => "ejected: it kept failing",
-            NotChosen::Tried => "it had failed this request",
             NotChosen::Full => "full: it has as many requests as it may",
             NotChosen::Draining => "draining: it takes no new calls",
             NotChosen::Unhealthy => "its health checks fail",
             NotChosen::Weightless => "it has no weight",
             NotChosen::NoIdentity => "it is behind a sidecar, and this proxy has no identity yet",
-            NotChosen::OtherProtocol => "it speaks another protocol",
             NotChosen::Spare => "not needed",
         }
     }

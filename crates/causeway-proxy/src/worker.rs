@@ -35,6 +35,7 @@ use crate::pool::Pool;
 use crate::records::Sink;
 use crate::review::Review;
 use crate::spare::Spare;
+use crate::taps::Taps;
 use crate::tls::MeshTls;
 use crate::trace::Sampler;
 use crate::virtuals::Virtuals;
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub outgoing: Chain,
     pub is_draining: AtomicBool,
     pub tracing: Tracing,
+    pub taps: Taps,
     /// No further calls for the sidecar's app.
     pub is_retiring: AtomicBool,
 }

@@ -6,20 +6,17 @@
 //! Not here: what it does (`causeway-proxy`).
 
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use causeway_api::{Desk, Observed};
 use causeway_base::net::Net;
-use causeway_base::scope::Failure;
-use causeway_base::{Clock, OnFailure, Scope, Seed};
+use causeway_base::{Clock, Scope, Seed};
 use causeway_identity::{Credentials, Issued, Renew, RenewError, Rotator, enroll};
 use causeway_model::{Locality, ServiceKey};
 use causeway_proxy::{Options, Proxy, Role, Tracing};
 use causeway_registry::Registry;
 
-/// How often calls that were seen are handed on.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+use crate::report::{self, Reader};
 
 /// What a proxy in the node stands on.
 #[derive(Clone)]
@@ -99,21 +96,7 @@ impl Renew for Own {
     }
 }
 
-/// Hands on what the proxy saw, once a second.
+/// Hands on what the proxy sees.
 pub(crate) fn report(proxy: &Proxy, source: &ServiceKey, observed: &Observed, scope: &Scope) {
-    let (proxy, observed, stop) = (proxy.clone(), observed.clone(), scope.cancelled());
-    let name = format!("{source} in the node");
-    scope.spawn("report-traffic", OnFailure::Log, async move {
-        tokio::pin!(stop);
-        let mut tick = tokio::time::interval(REPORT_EVERY);
-        loop {
-            tokio::select! {
-                () = &mut stop => return Ok::<(), Failure>(()),
-                _ = tick.tick() => {
-                    observed.traffic(proxy.traffic());
-                    observed.seen(&name, proxy.observations());
-                }
-            }
-        }
-    });
+    report::start(proxy, Reader::Here(observed.clone(), format!("{source} in the node")), scope);
 }

@@ -22,6 +22,7 @@ mod node;
 mod notify_ready;
 mod records;
 mod redirect;
+mod report;
 mod sidecar;
 mod signals;
 mod state;

@@ -33,6 +33,7 @@ use crate::dial::ControlDial;
 use crate::dns::{self, Resolvers};
 use crate::records;
 use crate::redirect::{self, Redirect, Wanted};
+use crate::report::{self, Reader};
 use crate::state::{self, Self_, StateDir};
 use crate::traces;
 
@@ -47,8 +48,6 @@ const JOIN_MAX: Duration = Duration::from_secs(60);
 const JOIN_AGAIN: Duration = Duration::from_millis(500);
 /// A picture is kept at most this often: it is for restarts, not for history.
 const KEEP_PICTURE_EVERY: Duration = Duration::from_secs(1);
-/// How often calls that were seen are handed on.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How long a withdrawal may take: the node waits five seconds for the other proxies, and it may be gone.
 const WITHDRAW_MAX: Duration = Duration::from_secs(6);
 /// How long a renewal waits for the control connection.
@@ -208,7 +207,7 @@ impl Process {
             (proxy.inbound_address(), proxy.outbound_address(), proxy.admin_address());
         kept.keep_me(&Self_ { instance: me.instance, inbound, outbound, admin });
         tracing::info!(%service, %instance, addresses = ?proxy.addresses(), ?inbound, ?outbound, ?admin, "the proxy serves");
-        report_traffic(&proxy, &hold, &scope);
+        report::start(&proxy, Reader::Node(hold.clone()), &scope);
         let (locality, drain) = (join.place.locality(), join.drain.drain);
         Ok(Process { part, service, instance, tcp_ports, net, locality, proxy, hold, clock, scope, drain })
     }
@@ -595,27 +594,6 @@ fn keep_picture(pictures: &causeway_xds::ClientHandle, kept: &Arc<StateDir>, sco
             }
             kept.write(PICTURE, &pictures.picture().to_bytes());
             tokio::time::sleep(KEEP_PICTURE_EVERY).await;
-        }
-    });
-}
-
-/// Hands what the proxy saw to the node, once a second.
-fn report_traffic(proxy: &Proxy, hold: &Hold, scope: &Scope) {
-    let (proxy, hold, stop) = (proxy.clone(), hold.clone(), scope.cancelled());
-    scope.spawn("report-traffic", OnFailure::Log, async move {
-        tokio::pin!(stop);
-        let mut tick = tokio::time::interval(REPORT_EVERY);
-        loop {
-            tokio::select! {
-                () = &mut stop => return Ok::<(), Failure>(()),
-                _ = tick.tick() => {
-                    let report = proxy.traffic();
-                    if !report.edges.is_empty() {
-                        hold.traffic(&report);
-                    }
-                    hold.observe(proxy.observations());
-                }
-            }
         }
     });
 }

@@ -59,6 +59,14 @@ impl Replay {
         Ok(Replay::Whole(Some(if rest.is_empty() { first } else { rest.freeze() })))
     }
 
+    /// Bytes of a body that is here whole.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Replay::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            Replay::Once(..) => 0,
+        }
+    }
+
     /// What tells how the upload goes on.
     pub(crate) fn upload(&self) -> Option<Arc<Progress>> {
         match self {

@@ -294,6 +294,8 @@ async fn access_records_are_one_json_line_each() {
     let record: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
     assert_eq!(text.matches('\n').count(), 1);
     for (field, value) in [
+        ("protocol", "HTTP/1.1"),
+        ("host", "h"),
         ("path", "/a%22b"),
         ("service", "app"),
         ("endpoint", "app-1"),
@@ -303,8 +305,10 @@ async fn access_records_are_one_json_line_each() {
     ] {
         assert_eq!(record[field], value, "{field}");
     }
+    assert_eq!(record["trace_id"].as_str().unwrap().len(), 32);
+    assert!(record["client"].as_str().unwrap().parse::<std::net::IpAddr>().is_ok());
     assert_eq!(
-        (&record["status"], &record["bytes"], &record["attempts"]),
+        (&record["status"], &record["bytes_out"], &record["attempts"]),
         (&200.into(), &5.into(), &1.into())
     );
 }

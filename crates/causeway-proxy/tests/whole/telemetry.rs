@@ -354,3 +354,86 @@ async fn without_a_ratio_no_trace_is_made_and_those_that_come_are_followed() {
     );
     assert_eq!(told.to_str().unwrap()[36..52], format!("{:016x}", spans[1].id));
 }
+
+fn wish(change: impl FnOnce(&mut causeway_model::Tap)) -> causeway_model::Taps {
+    let mut tap = causeway_model::Tap { id: 7, per_second: 100, ..Default::default() };
+    change(&mut tap);
+    causeway_model::Taps { taps: vec![tap] }
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_requests_are_shown_to_whoever_wishes_and_to_nobody_else() {
+    let house = House::new();
+    let app = house.app("cart");
+    let cart = start_sidecar(&house, "cart", 1, Some(&app)).await;
+    let shop = start_sidecar(&house, "shop", 1, None).await;
+    caught_up(&house, &shop).await;
+    let call = async |path: &str| {
+        house.ask(shop.outbound_address().unwrap(), &format!("GET http://cart.mesh{path}")).await
+    };
+    call("/unseen").await;
+    assert!(shop.observations().tapped.is_empty(), "nobody wished anything");
+    let everything = wish(|_| {});
+    [&shop, &cart].into_iter().for_each(|proxy| proxy.tap(&everything));
+    let answer = call("/a?secret=1").await;
+    let shown = shop.observations().tapped;
+    assert_eq!(shown.len(), 1);
+    let tapped = &shown[0];
+    assert_eq!((tapped.taps.as_slice(), tapped.path.as_str(), tapped.status), (&[7][..], "/a", 200));
+    assert_eq!(tapped.request_id, answer.header("x-request-id"));
+    assert_eq!((tapped.endpoint.as_str(), tapped.bytes, tapped.attempts), ("cart-1", 4, 1));
+    assert_eq!(tapped.service, Some(House::key("cart")));
+    assert!(cart.observations().tapped.is_empty(), "each call is shown once, beside its caller");
+    cart.tap(&wish(|tap| {
+        tap.side = Some(causeway_model::Side::Callee);
+        tap.from = Some(name("shop"));
+    }));
+    call("/b").await;
+    let beside_callee = cart.observations().tapped;
+    assert_eq!(beside_callee[0].caller, "spiffe://house.test/ns/default/svc/shop");
+    app.answer(503);
+    for (of_wish, is_shown) in [
+        (wish(|tap| tap.status = Some((500, 599))), true),
+        (wish(|tap| tap.status = Some((200, 499))), false),
+        (wish(|tap| tap.path = Some("/a/".into())), true),
+        (wish(|tap| tap.path = Some("/b".into())), false),
+        (wish(|tap| tap.service = Some(name("cart"))), true),
+        (wish(|tap| tap.service = Some(name("shop"))), false),
+        (wish(|tap| tap.namespace = Some(name("other"))), false),
+        (wish(|tap| tap.from = Some(name("shop"))), true),
+        (wish(|tap| tap.from = Some(name("cart"))), false),
+        (wish(|tap| tap.method = Some("POST".into())), false),
+        (wish(|tap| tap.side = Some(causeway_model::Side::Gateway)), false),
+        (causeway_model::Taps::default(), false),
+    ] {
+        shop.tap(&of_wish);
+        shop.observations();
+        call("/a/b").await;
+        assert_eq!(!shop.observations().tapped.is_empty(), is_shown, "{of_wish:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_live_requests_are_shown_than_was_wished() {
+    let house = House::new();
+    house.service("app", 1);
+    house.put("r", gateway_route(vec![rule("/", vec![backend("app", 1)])]));
+    let gateway = start_gateway(&house).await;
+    let mut client = causeway_testkit::Client::connect(&house.net(), gateway_address()).await;
+    gateway.tap(&wish(|tap| tap.per_second = 3));
+    let mut shown = 0;
+    for _ in 0..3 {
+        for _ in 0..10 {
+            client.send(House::request("GET h/")).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        shown += gateway.observations().tapped.len();
+    }
+    assert_eq!(shown, 9);
+    gateway.tap(&wish(|tap| tap.per_second = 1_000_000));
+    for _ in 0..1_500 {
+        client.send(House::request("GET h/")).await.unwrap();
+    }
+    let seen = gateway.observations();
+    assert_eq!(seen.tapped.len(), 1_000, "a wish is bounded, whoever wishes it");
+}
