@@ -51,6 +51,7 @@ mod mesh_name;
 mod mesh_stream;
 mod mesh_tcp;
 mod metrics;
+mod mirror;
 mod naming;
 mod otlp;
 mod outbound;

@@ -25,6 +25,10 @@ pub(crate) const REPLAY_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const UNREAD_BYTES_MAX: usize = 16 << 20;
 /// For so long; other servers' lingering close is as long.
 pub(crate) const UNREAD: Duration = Duration::from_secs(30);
+/// Copies of requests under way from one worker; more are not sent: a slow second service must not fill the first one's proxy.
+pub(crate) const MIRRORS_MAX: u32 = 256;
+/// How long a copy may take.
+pub(crate) const MIRROR: Duration = Duration::from_secs(15);
 /// Retries of an attempt that failed, when its rule says nothing.
 pub(crate) const RETRIES: u32 = 2;
 /// Retries whatever a rule says: more would only prolong an outage.

@@ -35,6 +35,7 @@ use crate::leash::{Held, Running};
 use crate::leg::Leg;
 use crate::limits;
 use crate::mesh_name::mesh_names;
+use crate::mirror;
 use crate::outgoing::Head;
 use crate::plan::{Plan, Rule, Service};
 use crate::reply::{Refused, give, refuse};
@@ -484,6 +485,7 @@ async fn send(
     body: Upload,
 ) -> Result<Response<Inflow>, Refused> {
     let &Call { service, port, ref terms, deadline } = call;
+    let chosen = passage.choice;
     let Passage { parts, settle, upgrade, keep, .. } = passage;
     let group = match (&route.target, service) {
         (Target::Foreign(group), _) => group,
@@ -509,6 +511,12 @@ async fn send(
         }
     };
     let called = service.filter(|_| !is_inbound);
+    let of_choice = chosen.map_or(&[][..], |at| &route.rule.choices[at as usize].mirrors);
+    for mirrors in [&route.rule.mirrors[..], of_choice].into_iter().filter(|mirrors| !mirrors.is_empty()) {
+        if let (Some(head), false) = (&head, upgrade.is_some()) {
+            mirror::copy(worker, settle, mirrors, head, &body);
+        }
+    }
     let stays = called.and_then(|service| affinity::said(&route.rule, service));
     let own = worker.shared.source_key;
     let pull = head.as_ref().map(|head| affinity::pull(group, stays, head, &settle.inlet, own));

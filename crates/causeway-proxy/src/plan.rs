@@ -18,7 +18,7 @@ use std::time::Duration;
 use causeway_base::Seed;
 use causeway_filters::Chain;
 use causeway_filters::access::Access;
-use causeway_model::{Protocol, Revision, ServiceKey};
+use causeway_model::{Protocol, Revision, ServiceKey, Share};
 
 use crate::balance::Group;
 use crate::budget::Budget;
@@ -89,6 +89,8 @@ pub(crate) struct Rule {
     /// Where it is written: `routes.yaml:4`; empty for a call without a route.
     pub written_at: Arc<str>,
     pub filters: Chain,
+    /// Where copies of requests go.
+    pub mirrors: Vec<Mirror>,
     pub choices: Vec<Choice>,
     pub weight: u32,
     /// The whole request; a bound only where one is written.
@@ -104,6 +106,14 @@ pub(crate) struct Rule {
     pub broken: Option<String>,
 }
 
+/// Where copies of requests go, and of which share of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirror {
+    pub service: ServiceKey,
+    pub port: Option<u16>,
+    pub share: Share,
+}
+
 /// A backend of a rule.
 #[derive(Debug)]
 pub(crate) struct Choice {
@@ -111,6 +121,7 @@ pub(crate) struct Choice {
     pub port: Option<u16>,
     pub weight: u32,
     pub filters: Chain,
+    pub mirrors: Vec<Mirror>,
     /// The backend cannot be used (500, as Gateway API says).
     pub broken: Option<String>,
 }

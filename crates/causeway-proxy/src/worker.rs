@@ -135,6 +135,8 @@ pub(crate) struct Worker {
     pub scopes: Scopes,
     /// Requests for the sidecar's app that are under way.
     pub arrivals: AtomicU32,
+    /// Copies of requests that are under way.
+    pub mirrors: AtomicU32,
     draws: AtomicU64,
     foreign: Mutex<HashMap<(String, u16), Arc<Group>>>,
     foreign_next: AtomicU64,
@@ -236,6 +238,7 @@ impl Worker {
             pseudonym,
             scopes,
             arrivals: AtomicU32::new(0),
+            mirrors: AtomicU32::new(0),
             draws: AtomicU64::new(seed.u64()),
             foreign: Mutex::default(),
             foreign_next: AtomicU64::new(FOREIGN_IDS),

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use causeway_filters::access::{self, Access};
 use causeway_identity::Credentials;
 use causeway_model::{
-    AccessPolicy, ConditionKind, Gateway, HttpRoute, Kind, Listener, ListenerProtocol, Locality, Object,
-    ObjectKey, ParentKind, ParentRef, PathMatch, RequestMatch, ResourceKey, Revision, ServiceKey, Snapshot,
-    Spec,
+    AccessPolicy, ConditionKind, Filter, Gateway, HttpRoute, Kind, Listener, ListenerProtocol, Locality,
+    Object, ObjectKey, ParentKind, ParentRef, PathMatch, RequestMatch, ResourceKey, Revision, ServiceKey,
+    Snapshot, Spec,
 };
 
 use super::policy::Policies;
 use super::services::{Services, Wish, owner};
-use super::{Choice, Door, Listening, MeshRoutes, Plan, Rule, Rules, Service};
+use super::{Choice, Door, Listening, MeshRoutes, Mirror, Plan, Rule, Rules, Service};
 use crate::config::Role;
 use crate::endpoint::Micros;
 use crate::limits::RETRIES_MAX;
@@ -362,6 +362,7 @@ fn rule(picture: Picture<'_>, object: &Object, at: usize, written: &causeway_mod
         written_at: object.origin.to_string().into(),
         policy,
         filters,
+        mirrors: mirrors(&written.filters),
         weight: choices.iter().fold(0, |sum: u32, choice| sum.saturating_add(choice.weight)),
         choices,
         timeout: written.timeouts.request,
@@ -371,6 +372,16 @@ fn rule(picture: Picture<'_>, object: &Object, at: usize, written: &causeway_mod
         backoff: written.retry.as_ref().and_then(|retry| retry.backoff),
         broken,
     }
+}
+
+fn mirrors(filters: &[Filter]) -> Vec<Mirror> {
+    let mirror = |filter: &Filter| match filter {
+        Filter::Mirror { service, port, share } => {
+            Some(Mirror { service: service.clone(), port: *port, share: *share })
+        }
+        _ => None,
+    };
+    filters.iter().filter_map(mirror).collect()
 }
 
 fn choice(picture: Picture<'_>, route: &Object, backend: &causeway_model::Backend) -> Choice {
@@ -394,5 +405,12 @@ fn choice(picture: Picture<'_>, route: &Object, backend: &causeway_model::Backen
     {
         broken = Some(format!("Service {} has no port {port}", backend.service));
     }
-    Choice { service: backend.service.clone(), port: backend.port, weight: backend.weight, filters, broken }
+    Choice {
+        service: backend.service.clone(),
+        port: backend.port,
+        weight: backend.weight,
+        filters,
+        mirrors: mirrors(&backend.filters),
+        broken,
+    }
 }

@@ -190,8 +190,14 @@ impl Services {
             Standing { number, circuit, budget }
         });
         let (number, circuit, budget) = (standing.number, standing.circuit.clone(), standing.budget.clone());
-        let choice =
-            Choice { service: key.clone(), port: None, weight: 1, filters: Vec::new(), broken: None };
+        let choice = Choice {
+            service: key.clone(),
+            port: None,
+            weight: 1,
+            filters: vec![],
+            mirrors: vec![],
+            broken: None,
+        };
         let direct = Arc::new(Rule { choices: vec![choice], weight: 1, ..Rule::default() });
         let left_out = left_out(snapshot, &key, self.credentials.is_some());
         let is_declared = !declared_ports.is_empty();

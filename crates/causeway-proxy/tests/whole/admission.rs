@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use causeway_base::{OnFailure, Scope};
 use causeway_model::{
-    Concurrency, Fault, FaultAbort, FaultDelay, Name, PolicyTarget, RateKey, RateLimit, Share, Spec,
-    TargetKind, TrafficPolicy,
+    Concurrency, Fault, FaultAbort, FaultDelay, Filter, Name, PolicyTarget, RateKey, RateLimit, Rule, Share,
+    Spec, TargetKind, TrafficPolicy,
 };
 use causeway_testkit::{Answer, App, Client, House};
 use http::Request;
@@ -167,4 +167,31 @@ async fn a_fixed_bound_holds_and_calls_wait_for_their_turn() {
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 200, 200, 503]);
     assert_eq!(app.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_go_to_a_second_service_and_nobody_notices() {
+    let house = House::new();
+    let app = house.service("app", 1).remove(0);
+    let next = house.service("next", 1).remove(0);
+    let mirror = Filter::Mirror { service: House::key("next"), port: None, share: Share::WHOLE };
+    let rule = Rule { filters: vec![mirror], ..rule("/", vec![backend("app", 1)]) };
+    house.put("r", gateway_route(vec![rule]));
+    let proxy = start_gateway(&house).await;
+    // It is slow and fails; the caller sees neither.
+    next.behave(|_| {
+        (Duration::from_secs(5), http::Response::builder().status(500).body(Bytes::new()).unwrap())
+    });
+    let begun = Instant::now();
+    let request = Request::post("/a?b=c").header("host", "h").body(Bytes::from_static(b"money")).unwrap();
+    let answer = Client::connect(&house.net(), gateway_address()).await.send(request).await.unwrap();
+    assert_eq!(answer.line(), "200 app-1");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    until(|| next.count() == 1).await;
+    let (seen, copied) = (app.seen(), next.seen());
+    assert_eq!((&seen[0].line, &seen[0].body), (&copied[0].line, &copied[0].body));
+    assert_eq!(copied[0].headers["host"], "h");
+    until(|| proxy.metrics().contains("causeway_proxy_mirrored_total{")).await;
+    next.kill().await;
+    assert_eq!(send(&house, &[]).await.status, 200);
 }
