@@ -5,6 +5,7 @@ mod checks;
 mod console;
 mod crash;
 mod demo;
+mod grpc;
 mod outage;
 mod security;
 mod shop;

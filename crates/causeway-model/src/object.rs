@@ -37,6 +37,7 @@ pub struct Object {
 }
 
 /// The content of an object, one variant for each [`Kind`].
+#[expect(clippy::large_enum_variant, reason = "objects are few and live behind an `Arc` each")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Spec {
     /// See [`Service`].

@@ -91,12 +91,33 @@ impl Answer {
             Over::End => (reason::TIME_LIMIT, grpc::DEADLINE_EXCEEDED, BodyError::TimedOut),
             Over::Idle => (reason::IDLE_LIMIT, grpc::UNAVAILABLE, BodyError::Silent),
         };
-        // What calls itself gRPC-Web has its trailers in its body.
-        let is_grpc = self.settle.as_ref().and_then(|settle| settle.grpc.as_ref());
-        let is_grpc = is_grpc.is_some_and(|kind| !kind.as_bytes().starts_with(b"application/grpc-web"));
         // That a long stream is at its end at last is nobody's fault; an answer that stood still until its time was over has hung.
         let life = self.settle.as_ref().map_or(Duration::ZERO, |settle| settle.started.elapsed());
-        self.end(trouble, over == Over::End && self.patience.silent_for() < life / 2);
+        let is_well = over == Over::End && self.patience.silent_for() < life / 2;
+        self.end_early(trouble, is_well, status, error)
+    }
+
+    /// Ends an answer that the service broke off. What its app says itself by resetting the stream is passed on as it is.
+    fn break_off(&mut self, error: BodyError) -> Option<Result<Frame<Bytes>, BodyError>> {
+        if error.is_reset() {
+            self.end(reason::UPSTREAM_BROKE, false);
+            return Some(Err(error));
+        }
+        self.end_early(reason::UPSTREAM_BROKE, false, grpc::UNAVAILABLE, error)
+    }
+
+    /// Ends an answer in the way of its protocol: by a status in the trailers, or by breaking it off.
+    fn end_early(
+        &mut self,
+        trouble: &'static str,
+        is_well: bool,
+        status: u16,
+        error: BodyError,
+    ) -> Option<Result<Frame<Bytes>, BodyError>> {
+        // What calls itself gRPC-Web has its trailers in its body.
+        let kind = self.settle.as_ref().and_then(|settle| settle.grpc.as_ref());
+        let is_grpc = kind.is_some_and(|kind| !kind.as_bytes().starts_with(b"application/grpc-web"));
+        self.end(trouble, is_well);
         self.content = Content::Ours(None);
         match is_grpc {
             true => Some(Ok(Frame::trailers(grpc::trailers(status, &error.to_string())))),
@@ -159,10 +180,7 @@ impl Body for Answer {
                 this.end("", true);
                 None
             }
-            Some(Err(error)) => {
-                this.end(reason::UPSTREAM_BROKE, false);
-                Some(Err(error))
-            }
+            Some(Err(error)) => this.break_off(error),
             Some(Ok(frame)) => {
                 if let (Some(data), Some(settle)) = (frame.data_ref(), &mut this.settle) {
                     settle.bytes += data.len() as u64;

@@ -45,7 +45,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// A request was answered well; `under_way` are the service's requests that were under way with it.
     pub(crate) fn deposit(&self, grant: Grant, under_way: u32) {
-        let most = i64::from(grant.per_second) + i64::from(under_way / 2);
+        let most = i64::from(grant.per_second) + i64::from(under_way / 2) + 1;
         // A plain load first: on the healthy path the purse is full and no line is written.
         if self.saved.load(Relaxed) < most * PRICE {
             self.saved.fetch_add(i64::from(grant.percent) * PRICE / 100, Relaxed);

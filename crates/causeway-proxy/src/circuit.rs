@@ -71,11 +71,6 @@ impl Circuit {
         Ok(Place(self.clone()))
     }
 
-    /// Takes a place if there is one.
-    pub(crate) fn try_enter(self: &Arc<Self>, bounds: &Bounds) -> Option<Place> {
-        self.take(bounds.requests).then(|| Place(self.clone()))
-    }
-
     /// Gives a place back.
     fn leave(&self) {
         // SeqCst with `wait`, which enters itself before it looks: either it sees the place, or it is seen here.

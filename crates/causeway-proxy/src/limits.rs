@@ -54,8 +54,6 @@ pub(crate) const REQUESTS_PER_SERVICE_MAX: u32 = 50_000;
 pub(crate) const PENDING_PER_SERVICE_MAX: u32 = 1_000;
 /// How long they wait: a short crowd passes, a client of an overloaded service is told soon.
 pub(crate) const PENDING: Duration = Duration::from_millis(250);
-/// HTTP/1.1 connections to one endpoint, over all workers, when the policy says nothing; twice as many would use up an address's ports.
-pub(crate) const LINES_PER_ENDPOINT_MAX: u32 = 10_000;
 /// Requests under way on one HTTP/2 connection that came in.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 /// Requests under way on one HTTP/2 connection to an endpoint before its settings are known; what RFC 9113 asks of a server at least.

@@ -27,6 +27,7 @@ use crate::virtuals::is_virtual;
 use crate::worker::Worker;
 
 /// What becomes of a connection.
+#[expect(clippy::large_enum_variant, reason = "made once for a connection and taken apart at once")]
 pub(crate) enum Onward {
     /// Requests are to be served on it; whether they are HTTP/2 when that is known.
     Requests { inlet: Inlet, first: Bytes, stream: Stream, is_h2: Option<bool> },

@@ -16,6 +16,12 @@ pub(crate) enum BodyError {
 }
 
 impl BodyError {
+    /// Whether the peer reset the stream itself, with a reason.
+    pub(crate) fn is_reset(&self) -> bool {
+        let BodyError::Broken(source) = self else { return false };
+        source.downcast_ref::<h2::Error>().is_some_and(|error| error.is_remote() && error.is_reset())
+    }
+
     /// The other end, or the way to it, failed.
     pub(crate) fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         BodyError::Broken(error.into())

@@ -16,8 +16,7 @@ use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::client::Client;
-use crate::house::House;
+use crate::client::{self, Client};
 
 /// A request as the app saw it.
 #[derive(Clone, Debug)]
@@ -190,7 +189,7 @@ impl App {
             None => None,
         };
         if let Some((through, line)) = asks {
-            let answer = Client::connect(&self.net, through).await.send(House::request(&line)).await;
+            let answer = Client::connect(&self.net, through).await.send(client::request(&line)).await;
             let answer = answer.map_err(|_| BrokenOff)?;
             let body = Full::new(Bytes::from(answer.body));
             return Ok(Response::builder().status(answer.status).body(body).expect("a status that was read"));

@@ -85,3 +85,20 @@ impl Client {
         Ok((status, hyper::upgrade::on(response).await?))
     }
 }
+
+/// The request of a line: `GET /path`, `GET host/path` or `GET http://host/path`.
+pub(crate) fn request(line: &str) -> Request<Bytes> {
+    let (method, url) = line.split_once(' ').expect("METHOD and URL");
+    let builder = Request::builder().method(method);
+    let request = match url.strip_prefix("http://") {
+        Some(rest) => {
+            let host = rest.split('/').next().unwrap_or(rest);
+            builder.uri(url).header("host", host)
+        }
+        None => {
+            let at = url.find('/').expect("a path");
+            builder.uri(&url[at..]).header("host", &url[..at])
+        }
+    };
+    request.body(Bytes::new()).expect("a request of the test")
+}

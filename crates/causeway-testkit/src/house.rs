@@ -19,7 +19,7 @@ use http::Request;
 use tokio::sync::watch;
 
 use crate::app::App;
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, request};
 
 /// See the [module](self). Everything is in namespace `default` unless a name says `namespace/name`.
 pub struct House {
@@ -225,19 +225,7 @@ impl House {
     /// # Panics
     /// When the line is not one.
     pub fn request(line: &str) -> Request<Bytes> {
-        let (method, url) = line.split_once(' ').expect("METHOD and URL");
-        let builder = Request::builder().method(method);
-        let request = match url.strip_prefix("http://") {
-            Some(rest) => {
-                let host = rest.split('/').next().unwrap_or(rest);
-                builder.uri(url).header("host", host)
-            }
-            None => {
-                let at = url.find('/').expect("a path");
-                builder.uri(&url[at..]).header("host", &url[..at])
-            }
-        };
-        request.body(Bytes::new()).expect("a request of the test")
+        request(line)
     }
 }
 

@@ -58,7 +58,7 @@ impl Failures {
     /// Every account of the request of this id (or of the trace of this id), in the order of its way: from the edge inwards.
     pub fn of(&self, id: &str) -> Vec<Arc<Failure>> {
         let mut found = self.find(|failure| failure.request_id == id || failure.trace_id == id);
-        found.sort_by(|a, b| (a.at, a.side).cmp(&(b.at, b.side)));
+        found.sort_by_key(|failure| (failure.at, failure.side));
         found
     }
 

@@ -51,6 +51,7 @@ pub(super) struct Message<'a> {
 ///
 /// # Cancel safety
 /// Dropping the future cancels all tries.
+#[expect(clippy::too_many_arguments, reason = "the state of the delivery that calls it, lent for the race")]
 pub(super) async fn race(
     delivery: &Delivery<'_>,
     settle: &mut Settle,

@@ -37,8 +37,6 @@ pub(crate) struct Terms<'a> {
     /// Of requests at once, and the document that says so.
     pub circuit: Bounds,
     pub circuit_by: Option<&'a str>,
-    /// Connections of HTTP/1.1 to one endpoint.
-    pub connections: u32,
     idle: Idle,
     stream: Option<Duration>,
     is_inbound: bool,
@@ -168,7 +166,6 @@ impl<'a> Terms<'a> {
                 }
             }),
             circuit_by: circuit.map(|said| &*said.by),
-            connections: circuit.and_then(|said| said.connections).unwrap_or(limits::LINES_PER_ENDPOINT_MAX),
             idle: time(|times| times.idle).map_or(Idle::Unsaid, |idle| Idle::Said(limit(Some(idle)))),
             stream: limit(time(|times| times.stream)),
             is_inbound: false,

@@ -97,6 +97,7 @@ impl Default for How {
 
 impl<'a> Ask<'a> {
     /// A first attempt that may go anywhere.
+    #[cfg(test)]
     pub(crate) fn anywhere(now: Micros) -> Self {
         Ask { tried: &[], pull: Pull::default(), now }
     }

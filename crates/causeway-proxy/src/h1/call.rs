@@ -47,13 +47,16 @@ pub(crate) enum Reply {
     Upgraded(Socket, Bytes),
 }
 
+/// A request's body on its way out, while its answer comes already.
+type Rising = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
+
 /// An answer's body as it comes, and what is left to send of the request's.
 pub(crate) struct Stream {
     line: Option<Line>,
     rest: Rest,
     decoder: Decoder,
     outbox: Outbox,
-    upload: Option<Upload<Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>>>,
+    upload: Option<Upload<Rising>>,
     /// The client broke its upload off: the service waits for the rest in vain.
     broken: Option<BodyError>,
     /// Both heads say that another request may follow.
@@ -380,7 +383,7 @@ impl Body for Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match this {
-            Reply::Stream(stream) => return stream.poll_frame(cx),
+            Reply::Stream(stream) => stream.poll_frame(cx),
             Reply::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *this = Reply::Empty;

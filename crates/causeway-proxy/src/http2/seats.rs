@@ -167,7 +167,11 @@ mod tests {
             tell.push(sender);
         }
         let poll = async |seats: &mut Seats<Job, _>| {
-            poll_fn(|cx| Poll::Ready(seats.poll(cx))).await;
+            poll_fn(|cx| {
+                seats.poll(cx);
+                Poll::Ready(())
+            })
+            .await;
         };
         poll(&mut seats).await;
         assert_eq!(sum.load(Ordering::Relaxed), 0);

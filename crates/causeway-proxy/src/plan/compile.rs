@@ -121,8 +121,9 @@ impl Compiler {
             Role::Sidecar(sidecar) => {
                 rules.mesh = mesh(picture, &sidecar.service, &mut rules.problems);
                 rules.own = self.policies.of_service(&sidecar.service, None);
-                // A picture of revision 0 is one, too: of a mesh in which nothing was written or registered yet.
-                rules.access = Some(Arc::new(access(snapshot, &sidecar.service)));
+                // Before the first picture nobody knows what guards the app; a picture of nothing has a revision.
+                let is_known = snapshot.revision() > Revision::default();
+                rules.access = is_known.then(|| Arc::new(access(snapshot, &sidecar.service)));
             }
             Role::Client { source } => rules.mesh = mesh(picture, source, &mut rules.problems),
         }

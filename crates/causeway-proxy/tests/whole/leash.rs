@@ -7,9 +7,7 @@ use std::time::Duration;
 use causeway_base::Scope;
 use causeway_base::net::{BindOptions, Stream};
 use causeway_identity::{Expected, mesh_client_config, unnamed_server};
-use causeway_model::{
-    AccessPolicy, AccessRule, Kind, ParentKind, Peer, Protocol, ServiceKey, Spec, Timestamp,
-};
+use causeway_model::{AccessRule, Kind, ParentKind, Peer, Protocol, Spec, Timestamp};
 use causeway_proxy::{Proxy, Role};
 use causeway_testkit::{Client, House};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

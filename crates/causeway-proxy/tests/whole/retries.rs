@@ -69,7 +69,8 @@ fn assert_little_more(seen: usize, requests: usize, what: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_fails_altogether_gets_at_most_a_fifth_more() {
     let slow = TrafficTimeouts { per_try: Some(100 * MILLI), ..TrafficTimeouts::default() };
-    let cases: [(&str, TrafficPolicy, fn(&App)); 3] = [
+    type Ailment = fn(&App);
+    let cases: [(&str, TrafficPolicy, Ailment); 3] = [
         ("503", retrying(codes(&[503])), |app| app.answer(503)),
         ("connections broken off", service_policy("app"), |app| app.break_off(true)),
         ("hangs", TrafficPolicy { timeouts: Some(slow), ..service_policy("app") }, |app| {

@@ -6,9 +6,9 @@
 //! Not here: what each part does (`causeway-proxy`), who may call (`access.rs`).
 
 use causeway_model::{
-    Affinity, Algorithm, Balancer, Circuit, Concurrency, Egress, Fault, FaultAbort, FaultDelay, HashOn,
-    Hedge, LocalityMode, MtlsMode, Name, Outlier, PolicyTarget, RateKey, RateLimit, Retry, Share, TargetKind,
-    TrafficPolicy, TrafficTimeouts,
+    Affinity, Algorithm, Balancer, Circuit, Concurrency, Fault, FaultAbort, FaultDelay, HashOn, Hedge,
+    LocalityMode, Name, Outlier, PolicyTarget, RateKey, RateLimit, Retry, Share, TargetKind, TrafficPolicy,
+    TrafficTimeouts,
 };
 
 use super::refs;
@@ -25,7 +25,7 @@ const RETRIES_MAX: u32 = 10;
 const COUNT_MAX: u32 = 1_000_000;
 
 /// The parts that are about a service as a whole, so that a route cannot have them.
-const OF_SERVICES: [&str; 5] = ["loadBalancer", "outlier", "circuitBreaker", "mtls", "egress"];
+const OF_SERVICES: [&str; 3] = ["loadBalancer", "outlier", "circuitBreaker"];
 
 pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Option<TrafficPolicy> {
     let mut f = spec.fields(r)?;
@@ -54,6 +54,8 @@ pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Optio
             }
         }
     }
+    f.refuse(r, "mtls", "leave it out: a sidecar takes mutual TLS alone");
+    f.refuse(r, "egress", "leave it out, and bound where apps may call in the network");
     let policy = TrafficPolicy {
         targets,
         balancer: part(r, &mut f, "loadBalancer", balancer),
@@ -69,12 +71,8 @@ pub(crate) fn read(r: &mut Reader<'_>, namespace: &Name, spec: &At<'_>) -> Optio
             at.u32(r, 0..=7).and_then(|urgency| u8::try_from(urgency).ok())
         }),
         fault: part(r, &mut f, "fault", fault),
-        mtls: part(r, &mut f, "mtls", |r, at| {
-            at.choice(r, &[("strict", MtlsMode::Strict), ("permissive", MtlsMode::Permissive)])
-        }),
-        egress: part(r, &mut f, "egress", |r, at| {
-            at.choice(r, &[("open", Egress::Open), ("declared", Egress::Declared)])
-        }),
+        mtls: None,
+        egress: None,
     };
     let is_empty = TrafficPolicy { targets: policy.targets.clone(), ..TrafficPolicy::default() } == policy;
     if is_empty && r.errors() == 0 {

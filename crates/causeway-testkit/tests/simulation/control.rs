@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use causeway_api::{Doorkeeper, Traffic};
+use causeway_api::{Doorkeeper, Observed};
 use causeway_base::net::BindOptions;
 use causeway_base::outbound::Pending;
 use causeway_base::telemetry::Metrics;
@@ -81,7 +81,7 @@ impl ControlPlane {
             .map_err(|error| format!("the registry does not open again: {error}"))?;
         let options = causeway_xds::Options::new("simulated");
         let signals = Signals::new(registry.watch(), clock.clone(), options, &metrics, &scope);
-        let presence = Doorkeeper::new(registry.clone(), Traffic::new(clock.clone()));
+        let presence = Doorkeeper::new(registry.clone(), Observed::new(clock.clone()));
         let routes = signals.routes(Arc::new(Nobody), Arc::new(presence)).into_axum_router();
         let own = house.credentials(&control_service().to_string());
         let tls = control_server_config(&own, &[b"h2"]);
