@@ -140,3 +140,16 @@ fn access_policies() {
     );
     assert_eq!(rule.paths, ["/charges"]);
 }
+
+#[test]
+fn the_examples_of_the_page_on_traffic_policies_are_valid() {
+    let page = include_str!("../../../docs/traffic-policy.md");
+    let examples: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 5, "{}", examples.len());
+    for example in examples {
+        let parsed = parse("traffic-policy.md", example);
+        assert!(parsed.problems.is_empty(), "{example}\n{:?}", parsed.problems);
+        assert!(matches!(parsed.documents[0].spec, Spec::TrafficPolicy(_)), "{example}");
+    }
+}
