@@ -114,7 +114,8 @@ mod tests {
         let budget = Budget::default();
         (0..1000).for_each(|_| budget.deposit(USUAL, 64));
         assert!((0..32).all(|_| budget.withdraw(USUAL, 0)));
-        assert!((0..100).filter(|_| budget.withdraw(USUAL, 0)).count() <= 20, "and little more");
+        // Ten each second are free, ten more are saved up, and one is what a lone caller's good answers pay for.
+        assert!((0..100).filter(|_| budget.withdraw(USUAL, 0)).count() <= 21, "and little more");
     }
 
     #[test]

@@ -125,6 +125,11 @@ async fn one(
             counts.refused.fetch_add(1, Relaxed);
             return true;
         }
+        // A guard that comes while the answer is on its way ends it.
+        502 | 0 if ask == Ask::Post && guards.contains(&true) && guards.contains(&false) => {
+            counts.refused.fetch_add(1, Relaxed);
+            return true;
+        }
         _ if !is_same => Some("its own sidecar ended"),
         _ => excuse(world, &picture, ask, began),
     };
